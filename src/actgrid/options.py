@@ -784,6 +784,51 @@ class MaximizeImageOptions(
     """Options for `actgrid.maximize`."""
 
 
+class ConceptOptions(SeedOptions, total=False):
+    """Options for finding concepts."""
+
+    concepts: Annotated[int, Option(Integer(1), 10, "Number of concepts.")]
+    crop_size: Annotated[
+        float,
+        Option(Number(0.01, 1), 0.3, "Side of a crop, as a fraction of each side of the image."),
+    ]
+    samples: Annotated[
+        int,
+        Option(
+            Integer(1),
+            32,
+            "Number of random masks from which the importance of a concept is estimated.",
+        ),
+    ]
+    crops: Annotated[int, Option(Integer(1), 8, "Number of crops that are drawn for a concept.")]
+
+
+class FindConceptsOptions(
+    ConceptOptions, LabelOptions, ImageInputOptions, BatchOptions, total=False
+):
+    """Options for `actgrid.find_concepts`."""
+
+
+class ConceptVectorOptions(SeedOptions, total=False):
+    """Options for concept activation vectors."""
+
+    repeats: Annotated[
+        int,
+        Option(
+            Integer(2),
+            20,
+            "Number of concept activation vectors of each concept, each from random halves of the "
+            "images.",
+        ),
+    ]
+
+
+class ConceptSensitivityOptions(
+    ConceptVectorOptions, LabelOptions, ImageInputOptions, BatchOptions, total=False
+):
+    """Options for `actgrid.measure_concept_sensitivity`."""
+
+
 class DiagramOptions(TypedDict, total=False):
     """Options for drawing the boxes of a diagram."""
 
