@@ -817,8 +817,31 @@ class ConceptVectorOptions(SeedOptions, total=False):
         Option(
             Integer(2),
             20,
-            "Number of concept activation vectors of each concept, each from random halves of the "
+            "Number of concept activation vectors of each concept, each from random parts of the "
             "images.",
+        ),
+    ]
+
+
+class ConceptImageOptions(TypedDict, total=False):
+    """Options for the images that define concepts."""
+
+    concept: Annotated[
+        Any,
+        Option(
+            Text("NAME=FOLDER"),
+            Parameter.empty,
+            "Name of a concept, and an image file, folder or glob of its images.",
+            is_repeatable=True,
+        ),
+    ]
+    random: Annotated[
+        Any,
+        Option(
+            Text("FOLDER"),
+            Parameter.empty,
+            "Image file, folder or glob of random images, which the concepts are compared with.",
+            is_repeatable=True,
         ),
     ]
 

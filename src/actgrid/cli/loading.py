@@ -25,6 +25,7 @@ from actgrid.options import InputOptions
 __all__ = [
     "load_model",
     "load_source",
+    "load_sources",
     "parse_layers",
     "read_tokens",
     "resolve_preprocessing",
@@ -53,6 +54,32 @@ def load_model(spec: str, weights: str, safe_mode: bool) -> Any:
         return models.load_model(spec, weights=weights, safe_mode=safe_mode)
 
 
+def load_sources(sources: list[str], model: Any, options: Mapping[str, Any]) -> Any:
+    """Load the image files, folders and globs of a command for a model.
+
+    Parameters
+    ----------
+    sources
+        Paths, globs, or ``"demo"`` for the embedded photo.
+    model
+        The model.
+    options
+        Options of `actgrid.options.InputOptions`.
+
+    Returns
+    -------
+    object
+        The sources, or preprocessed arrays if options differ from their defaults.
+    """
+    return load_images(sources, model=model, **options) if _differ(options) else sources
+
+
+def _differ(options: Mapping[str, Any]) -> bool:
+    """Return whether options of `InputOptions` differ from their defaults."""
+    defaults = {name: option.default for name, option in get_options(InputOptions).items()}
+    return dict(options) != defaults
+
+
 def load_source(source: str, model: Any, options: Mapping[str, Any]) -> Any:
     """Load the argument INPUT of a command for a model.
 
@@ -71,8 +98,7 @@ def load_source(source: str, model: Any, options: Mapping[str, Any]) -> Any:
         An image, a preprocessed array if options differ from their defaults, or the text or path.
     """
     value = demo.photo() if source == "demo" else source
-    defaults = {name: option.default for name, option in get_options(InputOptions).items()}
-    if find_sample_kind(model) in (None, "image") and dict(options) != defaults:
+    if find_sample_kind(model) in (None, "image") and _differ(options):
         return load_images(value, model=model, **options)
     return value
 

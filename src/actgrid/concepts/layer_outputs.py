@@ -17,17 +17,18 @@ from actgrid.attribution.requests import ExplanationRequest, prepare_request
 from actgrid.attribution.target_layers import find_target_calls
 from actgrid.attribution.targets import PREDICTED
 from actgrid.errors import LayerError, MissingDependencyError, OptionError, ShapeError
-from actgrid.models.calls import Call, choose_calls
+from actgrid.models.calls import choose_calls
 from actgrid.models.compiled import trace_once
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.layers import LayerInfo, Selection
 from actgrid.models.networks import trace_network
 from actgrid.models.tracing import keep_state
-from actgrid.models.types import LayerLike, ModelInput, ModelLike, TargetLike
+from actgrid.models.types import LayerLike, LayersLike, ModelInput, ModelLike, TargetLike
 
 __all__ = [
     "compute_activations",
     "find_layer",
+    "find_layers",
     "import_package",
     "iterate_crop_outputs",
     "prepare_images",
@@ -94,55 +95,65 @@ def prepare_images(
 
 @dataclass(frozen=True)
 class _LayerSearch:
-    """Function for `trace_once` that describes the output of the selected layer."""
+    """Function for `trace_once` that describes the outputs of the selected layers."""
 
     reader: ScoreReader
     selection: Selection | None
 
-    def __call__(self, model: Any, inputs: Any) -> LayerInfo:
+    def __call__(self, model: Any, inputs: Any) -> list[LayerInfo]:
         tf = tensorflow()
         images = self.reader.get_explained(inputs)[0]
         run = self.reader.run(model, inputs, tf.fill([tf.shape(images)[0]], PREDICTED))
         scores = run.target_scores.scores
         if self.selection is None:
-            call = find_target_calls(run.calls, images, scores, run.outputs)[-1]
+            calls = find_target_calls(run.calls, images, scores, run.outputs)[-1:]
         else:
-            call = self._choose_call(model, run.calls, self.selection)
-        if tf.gradients(scores, call.tensor)[0] is None:
-            raise LayerError(
-                f"the score does not depend on the layer {call.info.path}, or has no gradient "
-                "with respect to its output"
-            )
-        return call.info
-
-    def _choose_call(self, model: Any, calls: list[Call], selection: Selection) -> Call:
-        chosen = choose_calls(model, calls, selection)
-        if len(chosen) > 1:
-            paths = ", ".join(call.info.path for call in chosen[:5])
-            raise LayerError(f"layer must be one layer: got {len(chosen)} ({paths}); name one")
-        return chosen[0]
+            calls = choose_calls(model, run.calls, self.selection)
+        gradients = tf.gradients(scores, [call.tensor for call in calls])
+        for call, gradient in zip(calls, gradients, strict=True):
+            if gradient is None:
+                raise LayerError(
+                    f"the score does not depend on the layer {call.info.path}, or has no gradient "
+                    "with respect to its output"
+                )
+        return [call.info for call in calls]
 
 
-def find_layer(batch: ExplainedBatch, layer: LayerLike | None) -> LayerInfo:
-    """Return the description of a layer on which the target scores depend.
+def find_layers(batch: ExplainedBatch, layers: LayersLike) -> list[LayerInfo]:
+    """Return the descriptions of layers on which the target scores depend.
 
     Parameters
     ----------
     batch
         The images.
-    layer
-        The layer; None: the last spatial layer, as in class activation maps.
+    layers
+        The layers; None: the last layer with positions, as in class activation maps.
+
+    Raises
+    ------
+    LayerError
+        If there is no such layer, or the scores do not depend on a layer.
+    """
+    selection = None if layers is None else Selection(layers).resolve_predicates(batch.model)
+    infos: list[LayerInfo] = trace_once(
+        batch.model, _LayerSearch(batch.reader, selection), batch.inputs
+    )
+    return infos
+
+
+def find_layer(batch: ExplainedBatch, layer: LayerLike | None) -> LayerInfo:
+    """Return the description of one layer, see `find_layers`.
 
     Raises
     ------
     LayerError
         If there is no such layer, or several, or the scores do not depend on the layer.
     """
-    selection = None if layer is None else Selection(layer).resolve_predicates(batch.model)
-    info: LayerInfo = trace_once(
-        batch.model, _LayerSearch(batch.reader, selection), batch.inputs
-    )
-    return info
+    infos = find_layers(batch, layer)
+    if len(infos) > 1:
+        paths = ", ".join(info.path for info in infos[:5])
+        raise LayerError(f"layer must be one layer: got {len(infos)} ({paths}); name one")
+    return infos[0]
 
 
 def compute_activations(batch: ExplainedBatch, info: LayerInfo) -> npt.NDArray[np.float32]:

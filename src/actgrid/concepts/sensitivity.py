@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Unpack
 
@@ -10,16 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.attribution.batches import ExplainedBatch, ScoreReader
-from actgrid.attribution.targets import is_collection
 from actgrid.concepts.concept_sensitivity import ConceptSensitivity
 from actgrid.concepts.layer_outputs import (
     compute_activations,
-    find_layer,
+    find_layers,
     import_package,
     prepare_images,
     replace_output,
 )
-from actgrid.errors import LayerError, OptionError
+from actgrid.errors import OptionError
 from actgrid.models.compiled import compile_function
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.layers import LayerInfo
@@ -45,7 +44,7 @@ def measure_concept_sensitivity(
     images: ModelInput,
     concept_images: Mapping[str, ModelInput],
     random_images: ModelInput,
-    layer: LayersLike = None,
+    layers: LayersLike = None,
     target: TargetLike = None,
     **options: Unpack[ConceptSensitivityOptions],
 ) -> ConceptSensitivity:
@@ -66,8 +65,9 @@ def measure_concept_sensitivity(
         Images of each concept by its name, at least 4 of each.
     random_images : array_like, dict, list or image sources
         Images without the concepts, at least 8; twice as many as of a concept are best.
-    layer : str, int, keras.Layer or sequence of these, optional
-        One or several layers. None: the last layer with positions, as in Grad-CAM.
+    layers : str, int, type, callable or sequence of these, optional
+        One or several layers, see `actgrid.Extractor`. None: the last layer with positions, as in
+        Grad-CAM.
     target : int, str, callable, list or dict, optional
         The class, as in `actgrid.explain`. None: for each image the class that the model predicts.
     **options
@@ -143,10 +143,7 @@ def measure_concept_sensitivity(
     _check_count("random_images", len(random_batch), 2 * _MIN_IMAGES)
     for name, batch in batches.items():
         _check_count(f"concept_images[{name!r}]", len(batch), _MIN_IMAGES)
-    items: Sequence[Any] = list(layer) if is_collection(layer) else [layer]
-    if not items:
-        raise LayerError("layer is empty: name at least one layer, or leave layer out")
-    infos = [find_layer(classified, item) for item in items]
+    infos = find_layers(classified, layers)
     results = [
         _measure_layer(
             classified, batches, random_batch, info, options["repeats"], options["seed"]
@@ -154,7 +151,10 @@ def measure_concept_sensitivity(
         for info in infos
     ]
     scores, random_scores, accuracies = (np.array(parts) for parts in zip(*results, strict=True))
-    p_values = [[_test(row, random_scores[index]) for row in scores[index]] for index in range(len(infos))]
+    p_values = [
+        [_test(concept_scores, random) for concept_scores in layer_scores]
+        for layer_scores, random in zip(scores, random_scores, strict=True)
+    ]
     return ConceptSensitivity(
         tuple(batches),
         tuple(info.path for info in infos),
@@ -265,7 +265,10 @@ def _flatten(values: Array) -> npt.NDArray[np.float32]:
 
 def _test(scores: Array, random_scores: Array) -> float:
     """Return the p-value of Welch's t-test that scores and random scores have one mean."""
-    if not scores.std() and not random_scores.std():
+    samples = scores, random_scores
+    if not any(sample.std() for sample in samples):
         return float(scores[0] == random_scores[0])
-    stats = import_package("scipy.stats")
-    return float(stats.ttest_ind(scores, random_scores, equal_var=False).pvalue)
+    # The function of the samples warns if all scores of a concept are equal, which is common.
+    moments = [(sample.mean(), sample.std(ddof=1), len(sample)) for sample in samples]
+    test = import_package("scipy.stats").ttest_ind_from_stats
+    return float(test(*moments[0], *moments[1], equal_var=False).pvalue)
