@@ -19,7 +19,7 @@ PACKAGE = Path(actgrid.__file__).parent
 PACKAGES = [
     *("errors", "option_checks", "option_types", "option_groups", "options", "progress"),
     *("encoding", "rendering", "models"),
-    *("targets", "attribution", "figures", "statistics", "runs", "demo", "bench"),
+    *("targets", "attribution", "figures", "statistics", "concepts", "runs", "demo", "bench"),
 ]
 INTERFACES = ["callbacks", "compat", "web", "cli"]
 

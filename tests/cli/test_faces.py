@@ -30,6 +30,7 @@ COMMANDS: dict[str, Command] = dict(find_commands())
 # Command -> Python function with the same defaults.
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "attention": actgrid.extract_attention,
+    "concepts": actgrid.find_concepts,
     "diagram": actgrid.diagram,
     "explain": actgrid.explain,
     "export": actgrid.export_site,
@@ -40,6 +41,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "render-weights": actgrid.render_weights,
     "residual-stream": actgrid.compute_logit_lens,
     "serve": actgrid.serve,
+    "tcav": actgrid.measure_concept_sensitivity,
 }
 GENERAL = definitions.GeneralOptions
 NEEDED = inspect.Parameter.empty
@@ -72,8 +74,9 @@ def list_definitions(command: Command) -> Iterator[tuple[str, Option]]:
 
 def test_list_of_commands() -> None:
     assert list(COMMANDS) == [
-        *("attention", "bench", "demo", "diagram", "explain", "export", "info", "layers"),
-        *("maximize", "measure", "render", "render-weights", "residual-stream", "serve"),
+        *("attention", "bench", "concepts", "demo", "diagram", "explain", "export", "info"),
+        *("layers", "maximize", "measure", "render", "render-weights", "residual-stream"),
+        *("serve", "tcav"),
     ]
 
 
@@ -129,6 +132,7 @@ def test_every_option_of_a_python_function_is_on_the_command_line() -> None:
         missing[name] = known - set(get_option_parameters(name)) - {"model", "images", "progress"}
     assert missing == {
         "attention": {"x"},
+        "concepts": set(),
         "diagram": {"x", "sample"},
         "explain": {"x", "image_input", "pixels"},
         "export": set(),
@@ -139,6 +143,7 @@ def test_every_option_of_a_python_function_is_on_the_command_line() -> None:
         "render-weights": set(),
         "residual-stream": {"x"},
         "serve": {"ready"},
+        "tcav": {"concept_images", "random_images"},
     }
 
 
@@ -197,6 +202,7 @@ def test_images_follow_the_model() -> None:
     assert arguments == {
         "attention": ["model", "source"],
         "bench": [],
+        "concepts": ["model", "images"],
         "demo": [],
         "diagram": ["model", "image"],
         "explain": ["model", "images"],
@@ -209,6 +215,7 @@ def test_images_follow_the_model() -> None:
         "render-weights": ["model"],
         "residual-stream": ["model", "source"],
         "serve": ["model", "images"],
+        "tcav": ["model", "images"],
     }
 
 
