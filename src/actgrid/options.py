@@ -748,7 +748,7 @@ class MaximizeOptions(SeedOptions, total=False):
             Number(0.05, 1),
             None,
             "Mean side of random crops, as a fraction of the side of the image.",
-            none="0.8 for maco, otherwise 1",
+            none="0.75 for maco, otherwise 1",
         ),
     ]
     noise: Annotated[

@@ -51,7 +51,8 @@ def make_images(count: int = 6) -> Any:
 
 
 def find(**options: Any) -> actgrid.Concepts:
-    arguments = {"concepts": 2, "crop_size": 0.4, "crops": 3, "target": 0} | options
+    defaults = {"concepts": 2, "crop_size": 0.4, "crops": 3, "target": 0}
+    arguments: dict[str, Any] = defaults | options
     return actgrid.find_concepts(make_model(), make_images(), "colours", **arguments)
 
 
@@ -62,7 +63,7 @@ def test_planted_parts_are_found_and_the_class_reads_one(target: int) -> None:
     parts = np.array([[1, 0.5, 0, 0], [0, 0, 0.3, 1.0]])
     parts /= np.linalg.norm(parts, axis=1, keepdims=True)
     np.testing.assert_allclose(directions, parts[[target, 1 - target]], atol=0.02)
-    np.testing.assert_allclose(concepts.shares, [1, 0], atol=0.02)
+    np.testing.assert_allclose(concepts.importances, [1, 0], atol=0.02)
     np.testing.assert_allclose(concepts.total_indices[0], 1, atol=0.15)
     assert concepts.image_indices.shape == (6, 2)
     # The best crops of the first concept have the colour of the class.
@@ -80,7 +81,8 @@ def test_concept_maps_show_where_a_concept_is() -> None:
     images = make_images(2)
     heatmap = concepts.explain(images)
     assert heatmap.values.shape == (4, 24, 24)
-    assert heatmap.labels is not None and heatmap.labels[0] == "0: 100%"
+    assert heatmap.labels is not None
+    assert heatmap.labels[0] == "concept 0: 100%"
     for index, image in enumerate(images):
         red, green = heatmap.values[2 * index : 2 * index + 2]
         np.testing.assert_array_equal(red > 1e-3, image[..., RED] > 0)
@@ -94,7 +96,7 @@ def test_channels_first_model_has_the_same_concepts() -> None:
     images = np.moveaxis(make_images(), -1, 1)
     result = actgrid.find_concepts(model, images, "colours", 0, concepts=2, crop_size=0.4, crops=3)
     np.testing.assert_allclose(result.bank, expected.bank, rtol=1e-3, atol=1e-4)
-    np.testing.assert_allclose(result.shares, expected.shares, atol=1e-3)
+    np.testing.assert_allclose(result.importances, expected.importances, atol=1e-3)
     assert result.explain(images).values.shape == (12, 24, 24)
 
 
@@ -123,7 +125,9 @@ def test_records_and_frame_agree() -> None:
     concepts = find()
     records = concepts.to_records()
     assert [record["concept"] for record in records] == [0, 1]
-    assert concepts.to_frame()["share"].tolist() == [record["share"] for record in records]
+    assert concepts.to_frame()["importance"].tolist() == [
+        record["importance"] for record in records
+    ]
     assert records[0]["images"] == concepts.crop_images[0].tolist()
 
 
@@ -148,7 +152,7 @@ def test_total_indices_of_a_known_function() -> None:
     # f = a + 2 b: total indices 1/5 and 4/5. The product of both has total indices 4/7.
     scores = np.stack([masks @ [1, 2, 0], masks[:, 0] * masks[:, 1], np.ones(len(masks))])
     indices = compute_total_indices(scores, 3)
-    expected = [[0.2, 0.8, 0], [4 / 7, 4 / 7, 0], [0, 0, 0]]
+    expected = np.array([[0.2, 0.8, 0], [4 / 7, 4 / 7, 0], [0, 0, 0]])
     np.testing.assert_allclose(indices, expected, atol=0.03)
 
 
@@ -187,7 +191,8 @@ def test_boxes_cover_the_image(crop_size: float) -> None:
 def test_invalid_arguments_are_rejected(
     arguments: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    options = {"layer": "colours", "target": 0, "concepts": 2, "crop_size": 0.3} | arguments
+    defaults = {"layer": "colours", "target": 0, "concepts": 2, "crop_size": 0.3}
+    options: dict[str, Any] = defaults | arguments
     layer, target = options.pop("layer"), options.pop("target")
     with pytest.raises(error, match=message):
         actgrid.find_concepts(make_model(), make_images(), layer, target, **options)

@@ -19,7 +19,7 @@ from actgrid.errors import LayerError, OptionError, ShapeError, TargetError
 
 
 def make_model() -> Any:
-    """A network whose class 0 increases with red and decreases with green; class 1 is opposite."""
+    """Class 0 increases with red and decreases with green; class 1 is the opposite."""
     model = keras.Sequential(
         [
             keras.Input((8, 8, 3)),

@@ -32,12 +32,15 @@ _COLOURS /= np.linalg.norm(_COLOURS, axis=0).max()
 _NOISE = 0.01
 # Height and width of the image that a model is tried on if the size of its images is unknown.
 _TRIAL_SIDE = 64
-# Strength of the spectrum of the parametrization by spatial frequencies. It sets the contrast that a
-# learning rate reaches.
+# Strength of the spectrum of the parametrization by spatial frequencies. It sets the contrast that
+# a learning rate reaches.
 _SPECTRUM_STRENGTH = 0.075
 # Standard deviation of each decorrelated colour of a `maco` image, before the sigmoid. In photos it
 # is from 1 to 3.
-_MACO_CONTRAST = 1.6
+_MACO_CONTRAST = 2.2
+# Phase in radians that a parameter of 1 stands for. It sets the change of the phases that a
+# learning rate reaches.
+_PHASE_SCALE = 10.0
 # Exponent of the decay of the magnitude with the frequency. It is 1 in the model of natural photos,
 # and from 1.1 to 1.6 in single photos.
 _FOURIER_DECAY = 1.0
@@ -116,7 +119,7 @@ class ImageParametrization:
 
     @property
     def shares_step_size(self) -> bool:
-        """Whether the parameters of an image have one step size, and not each its own."""
+        """Whether all parameters of an image have a common step size."""
         return self.basis == "fourier"
 
     def make_noise(self, seed: int, count: int = 1) -> Any:
@@ -127,7 +130,7 @@ class ImageParametrization:
         rng = np.random.default_rng(seed)
         spectrum_shape = (count, self.depth, self.height, self.width // 2 + 1)
         if self.basis == "maco":
-            noise = rng.uniform(-math.pi, math.pi, spectrum_shape)
+            noise = rng.uniform(-math.pi, math.pi, spectrum_shape) / _PHASE_SCALE
         elif self.basis == "fourier":
             # The strength is that of the learning rate, and not of the initial image.
             noise = rng.normal(0, _NOISE * 0.25 / _SPECTRUM_STRENGTH, (*spectrum_shape, 2))
@@ -158,7 +161,7 @@ class ImageParametrization:
         # the two are opposite, so that the spectrum is that of real values.
         columns = np.isin(np.arange(self.width // 2 + 1), (0, self.width / 2))
         opposite = tf.roll(tf.reverse(parameters, [2]), 1, 2)
-        phases = tf.where(columns, (parameters - opposite) / 2, parameters)
+        phases = _PHASE_SCALE * tf.where(columns, (parameters - opposite) / 2, parameters)
         magnitudes = self.compute_magnitudes()
         spectrum = tf.complex(magnitudes * tf.cos(phases), magnitudes * tf.sin(phases))
         return tf.signal.irfft2d(spectrum, size)

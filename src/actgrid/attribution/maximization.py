@@ -38,7 +38,7 @@ from actgrid.rendering.sheet import lay_out_sheet
 __all__ = ["Maximization", "maximize"]
 
 # Default `crop` and `noise` with magnitude-constrained optimization.
-_MACO_TRANSFORM = 0.8, 0.03
+_MACO_TRANSFORM = 0.75, 0.03
 # Percentile of the importance from which a pixel is opaque, as in the code of the paper.
 _OPAQUE_PERCENTILE = 80
 
@@ -285,9 +285,7 @@ def maximize(
     build_model(network, noise_inputs)
     path_tensor, means = channel_means(noise_inputs)
     path, initial_means = path_tensor.numpy().decode(), means.numpy()
-    indices = _resolve_channels(
-        network, channels, initial_means.shape[1], path, options["labels"]
-    )
+    indices = _resolve_channels(network, channels, initial_means.shape[1], path, options["labels"])
 
     step = compile_function(
         network,
@@ -344,7 +342,7 @@ def _choose_transform(options: Mapping[str, Any], is_maco: bool) -> RandomTransf
 
 
 def _make_opacity(importance: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return the importance of the pixels, (K, H, W), relative to a high percentile, at most 1."""
+    """Convert the importance of pixels, (K, H, W), to their opacity from 0 to 1."""
     highest = np.percentile(importance, _OPAQUE_PERCENTILE, axis=(1, 2), keepdims=True)
     opacity = np.minimum(importance / np.maximum(highest, np.finfo(np.float32).tiny), 1)
     return opacity.astype(np.float32)

@@ -89,7 +89,7 @@ class ConceptSensitivity(Picture):
 
     @property
     def is_significant(self) -> npt.NDArray[np.bool_]:
-        """(K, L) whether a score differs from random at 5 %, Bonferroni-corrected for K * L tests."""
+        """(K, L) whether a score differs from random scores (5 %, Bonferroni-corrected)."""
         significant: npt.NDArray[np.bool_] = self.p_values < _LEVEL / self.p_values.size
         return significant
 

@@ -28,7 +28,7 @@ class Concepts(Picture):
     """Concepts of a layer, the most important for the class first.
 
     `actgrid.find_concepts` returns an instance. As a picture it has a row for each concept: the
-    crops that contain most of the concept, and the concept's share of the class.
+    crops that contain most of the concept, and the concept's importance for the class.
 
     Parameters
     ----------
@@ -96,13 +96,13 @@ class Concepts(Picture):
         return indices
 
     @property
-    def shares(self) -> npt.NDArray[np.float64]:
-        """(K,) share of each concept of the class: its total Sobol index divided by their sum."""
+    def importances(self) -> npt.NDArray[np.float64]:
+        """(K,) importance of each concept: its total Sobol index divided by the sum of all."""
         indices = self.total_indices
         return indices / (indices.sum() or 1.0)
 
     def to_rgb(self) -> npt.NDArray[np.uint8]:
-        """Draw a row of crops for each concept, with the concept's share of the class.
+        """Draw a row of crops for each concept, with the concept's importance for the class.
 
         Returns
         -------
@@ -116,7 +116,10 @@ class Concepts(Picture):
         return lay_out_sheet(pictures, columns=columns, captions=captions).to_rgb()
 
     def _name_concepts(self) -> list[str]:
-        return [f"{index}: {share:.0%}" for index, share in enumerate(self.shares)]
+        return [
+            f"concept {index}: {importance:.0%}"
+            for index, importance in enumerate(self.importances)
+        ]
 
     def to_records(self) -> list[dict[str, Any]]:
         """Return the importance and the best crops of each concept, for JSON.
@@ -124,21 +127,21 @@ class Concepts(Picture):
         Returns
         -------
         list of dict
-            For each concept ``concept`` (its index), ``share``, ``total_index``, ``images``
+            For each concept ``concept`` (its index), ``importance``, ``total_index``, ``images``
             (indices of the images of its best crops) and ``boxes`` (their boxes).
         """
         rows = zip(
-            self.shares, self.total_indices, self.crop_images, self.crop_boxes, strict=True
+            self.importances, self.total_indices, self.crop_images, self.crop_boxes, strict=True
         )
         return [
             {
                 "concept": concept,
-                "share": float(share),
+                "importance": float(importance),
                 "total_index": float(index),
                 "images": images.tolist(),
                 "boxes": boxes.tolist(),
             }
-            for concept, (share, index, images, boxes) in enumerate(rows)
+            for concept, (importance, index, images, boxes) in enumerate(rows)
         ]
 
     def to_frame(self) -> pandas.DataFrame:
@@ -147,14 +150,14 @@ class Concepts(Picture):
         Returns
         -------
         pandas.DataFrame
-            Columns: ``share`` and ``total_index``. Index: ``concept``.
+            Columns: ``importance`` and ``total_index``. Index: ``concept``.
 
         Raises
         ------
         MissingDependencyError
             If pandas is not installed. Also an ImportError.
         """
-        columns = {"share": self.shares, "total_index": self.total_indices}
+        columns = {"importance": self.importances, "total_index": self.total_indices}
         return import_pandas().DataFrame(columns).rename_axis("concept")
 
     def explain(self, x: ModelInput) -> Heatmap:

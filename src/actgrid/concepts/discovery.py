@@ -125,9 +125,7 @@ def find_concepts(
             f"of {len(batch)} images; pass more images or a smaller crop_size"
         )
     outputs = np.concatenate(list(iterate_crop_outputs(batch, info, scale_boxes(boxes, sides))))
-    coefficients, bank = factorize(
-        check_activations(outputs, info.path), count, options["seed"]
-    )
+    coefficients, bank = factorize(check_activations(outputs, info.path), count, options["seed"])
     activations = np.maximum(compute_activations(batch, info), 0)
     image_coefficients = find_coefficients(activations, bank)
     indices = measure_importance(batch, info, image_coefficients, bank, options["samples"])

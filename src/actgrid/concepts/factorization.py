@@ -33,8 +33,8 @@ def check_activations(activations: Array, layer: str) -> npt.NDArray[np.float32]
     negative = total - float(positive.sum())
     if negative > _MAX_NEGATIVE_FRACTION * total:
         raise ShapeError(
-            f"layer {layer} has negative activations: {negative / total:.0%} of their absolute sum; "
-            "expected the output of a ReLU or of a similar activation"
+            f"layer {layer} has negative activations: {negative / total:.0%} of their absolute "
+            "sum; expected the output of a ReLU or of a similar activation"
         )
     if not positive.any():
         raise ShapeError(f"layer {layer} has no activation above zero for these images")
@@ -59,9 +59,9 @@ def factorize(
 def find_coefficients(
     activations: npt.NDArray[np.float32], bank: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
-    """Return the nonnegative coefficients (..., K) of concepts that fit activations (..., C) best.
+    """Fit nonnegative coefficients (..., K) of a fixed bank to activations (..., C).
 
-    The bank stays fixed. The fit minimizes the squared error.
+    The fit minimizes the squared error.
     """
     decomposition = import_package("sklearn.decomposition")
     rows = activations.reshape(-1, activations.shape[-1])

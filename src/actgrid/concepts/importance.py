@@ -63,7 +63,8 @@ def compute_total_indices(scores: Array, concepts: int) -> npt.NDArray[np.float6
     parts = np.reshape(scores.astype(np.float64), (len(scores), concepts + 2, -1))
     variance = parts[:, :2].reshape(len(scores), -1).var(axis=1, keepdims=True)
     squares: Array = ((parts[:, 2:] - parts[:, :1]) ** 2).mean(axis=2) / 2
-    return np.divide(squares, variance, out=np.zeros_like(squares), where=variance > 1e-12)
+    has_variance = np.broadcast_to(variance > 1e-12, squares.shape)
+    return np.where(has_variance, squares / np.where(has_variance, variance, 1), 0)
 
 
 @dataclass(frozen=True)

@@ -181,7 +181,7 @@ def replace_output(batch: ExplainedBatch, info: LayerInfo, values: Any) -> Expla
 
 @dataclass(frozen=True)
 class _CropOutputs:
-    """Function that computes the mean output of a layer over the positions of crops, (rows, C)."""
+    """Function that averages the output of a layer for crops over its positions, (rows, C)."""
 
     reader: ScoreReader
     path: str

@@ -145,9 +145,7 @@ def measure_concept_sensitivity(
         _check_count(f"concept_images[{name!r}]", len(batch), _MIN_IMAGES)
     infos = find_layers(classified, layers)
     results = [
-        _measure_layer(
-            classified, batches, random_batch, info, options["repeats"], options["seed"]
-        )
+        _measure_layer(classified, batches, random_batch, info, options["repeats"], options["seed"])
         for info in infos
     ]
     scores, random_scores, accuracies = (np.array(parts) for parts in zip(*results, strict=True))
@@ -223,15 +221,19 @@ def fit_vector(
     count = min(len(positives), len(negatives))
     tests = max(1, round(count * _TEST_FRACTION))
     parts = [rows[rng.permutation(len(rows))[:count]] for rows in (positives, negatives)]
-    classes = np.repeat([1, 0], count - tests)
+    training = np.concatenate([rows[tests:] for rows in parts]).astype(np.float64)
+    # The normal is a sum of training rows: the classifier is fitted in the space of the rows, which
+    # has far fewer dimensions than the activations.
+    variances, directions = np.linalg.eigh(training @ training.T)
+    kept = variances > variances[-1] * 1e-10
+    lengths, directions = np.sqrt(variances[kept]), directions[:, kept]
     classifier = linear_model.LogisticRegression(C=_PENALTY, max_iter=1000)
-    classifier.fit(np.concatenate([rows[tests:] for rows in parts]), classes)
-    accuracy = classifier.score(
-        np.concatenate([rows[:tests] for rows in parts]), np.repeat([1, 0], tests)
-    )
-    normal = classifier.coef_[0]
+    classifier.fit(directions * lengths, np.repeat([1, 0], count - tests))
+    normal = training.T @ (directions @ (classifier.coef_[0] / lengths))
+    scores = np.concatenate([rows[:tests] for rows in parts]) @ normal + classifier.intercept_
+    accuracy = float(((scores > 0) == np.repeat([True, False], tests)).mean())
     vector: npt.NDArray[np.float32] = (normal / (np.linalg.norm(normal) or 1.0)).astype(np.float32)
-    return vector, float(accuracy)
+    return vector, accuracy
 
 
 @dataclass(frozen=True)
@@ -253,9 +255,7 @@ def compute_gradients(batch: ExplainedBatch, info: LayerInfo) -> npt.NDArray[np.
     activations = np.moveaxis(compute_activations(batch, info), -1, info.channel_axis)
     replaced = replace_output(batch, info, tensorflow().constant(activations))
     function = compile_function(batch.model, _ScoreGradients(replaced.reader))
-    gradients = [
-        function(part.inputs, part.target_classes).numpy() for part in replaced.split()
-    ]
+    gradients = [function(part.inputs, part.target_classes).numpy() for part in replaced.split()]
     return _flatten(np.moveaxis(np.concatenate(gradients), info.channel_axis, -1))
 
 

@@ -64,7 +64,7 @@ def test_concepts_are_drawn_and_listed(
     )
     with Image.open(file) as picture:
         np.testing.assert_array_equal(np.asarray(picture), expected.to_rgb())
-    assert re.search(r"^concept +share +total_index$", result.out, re.M)
+    assert re.search(r"^concept +importance +total_index$", result.out, re.M)
     assert "conv, 2 concepts: " in result.out
     printed = json.loads(run("concepts", colour_model, folders / "class", *options, "--json").out)
     assert printed["concepts"] == expected.to_records()
