@@ -19,7 +19,8 @@ PACKAGE = Path(actgrid.__file__).parent
 PACKAGES = [
     *("errors", "option_checks", "option_types", "option_groups", "options", "progress"),
     *("encoding", "rendering", "models"),
-    *("targets", "attribution", "evaluation", "figures", "statistics", "runs", "demo", "bench"),
+    *("targets", "attribution", "evaluation", "figures", "statistics", "concepts", "runs"),
+    *("demo", "bench"),
 ]
 INTERFACES = ["callbacks", "compat", "web", "cli"]
 

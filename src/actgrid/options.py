@@ -714,14 +714,15 @@ class SeedOptions(TypedDict, total=False):
 class MaximizeOptions(SeedOptions, total=False):
     """Options for activation maximization."""
 
-    steps: Annotated[int, Option(Integer(1, 4096), 128, "Number of optimization steps.")]
+    steps: Annotated[int, Option(Integer(1, 4096), 256, "Number of optimization steps.")]
     parametrization: Annotated[
         str,
         Option(
-            Choice(("fourier", "pixel")),
+            Choice(("fourier", "maco", "pixel")),
             "fourier",
             "Parameters that are optimized: fourier (Fourier coefficients of decorrelated "
-            "colours) or pixel (pixel values).",
+            "colours), maco (their phases, with the magnitudes of natural photos) or pixel (pixel "
+            "values).",
         ),
     ]
     learning_rate: Annotated[float, Option(Number(), 0.05, "Learning rate of Adam.")]
@@ -735,12 +736,43 @@ class MaximizeOptions(SeedOptions, total=False):
     ]
     jitter: Annotated[
         float,
-        Option(Number(), 0.07, "Maximum random shift, as a fraction of the shorter side."),
+        Option(Number(), 0.1, "Maximum random shift, as a fraction of the shorter side."),
     ]
     rotate: Annotated[float, Option(Number(), 10, "Maximum random rotation in degrees.")]
     scale: Annotated[
         float,
-        Option(Number(0, 0.99), 0.2, "Maximum random change of scale, as a fraction."),
+        Option(Number(0, 0.99), 0.4, "Maximum random change of scale, as a fraction."),
+    ]
+    crop: Annotated[
+        float | None,
+        Option(
+            Number(0.05, 1),
+            None,
+            "Mean side of random crops, as a fraction of the side of the image.",
+            none="0.75 for maco, otherwise 1",
+        ),
+    ]
+    noise: Annotated[
+        float | None,
+        Option(
+            Number(),
+            None,
+            "Standard deviation of random noise, as a fraction of the range of pixel values.",
+            none="0.03 for maco, otherwise 0",
+        ),
+    ]
+    variants: Annotated[
+        int,
+        Option(Integer(1, 256), 1, "Number of images of each channel, each from other noise."),
+    ]
+    diversity: Annotated[
+        float,
+        Option(
+            Number(),
+            1.0,
+            "Weight of the differences between the variants of a channel: of the cosine "
+            "similarity of the Gram matrices of their activations.",
+        ),
     ]
 
 
@@ -783,6 +815,74 @@ class MaximizeImageOptions(
     total=False,
 ):
     """Options for `actgrid.maximize`."""
+
+
+class ConceptOptions(SeedOptions, total=False):
+    """Options for finding concepts."""
+
+    concepts: Annotated[int, Option(Integer(1), 10, "Number of concepts.")]
+    crop_size: Annotated[
+        float,
+        Option(Number(0.01, 1), 0.3, "Side of a crop, as a fraction of each side of the image."),
+    ]
+    samples: Annotated[
+        int,
+        Option(
+            Integer(1),
+            32,
+            "Number of random masks from which the importance of a concept is estimated.",
+        ),
+    ]
+    crops: Annotated[int, Option(Integer(1), 8, "Number of crops that are drawn for a concept.")]
+
+
+class FindConceptsOptions(
+    ConceptOptions, LabelOptions, ImageInputOptions, BatchOptions, total=False
+):
+    """Options for `actgrid.find_concepts`."""
+
+
+class ConceptVectorOptions(SeedOptions, total=False):
+    """Options for concept activation vectors."""
+
+    repeats: Annotated[
+        int,
+        Option(
+            Integer(2),
+            20,
+            "Number of concept activation vectors of each concept, each from random parts of the "
+            "images.",
+        ),
+    ]
+
+
+class ConceptImageOptions(TypedDict, total=False):
+    """Options for the images that define concepts."""
+
+    concept: Annotated[
+        Any,
+        Option(
+            Text("NAME=FOLDER"),
+            Parameter.empty,
+            "Name of a concept, and an image file, folder or glob of its images.",
+            is_repeatable=True,
+        ),
+    ]
+    random: Annotated[
+        Any,
+        Option(
+            Text("FOLDER"),
+            Parameter.empty,
+            "Image file, folder or glob of random images, which the concepts are compared with.",
+            is_repeatable=True,
+        ),
+    ]
+
+
+class ConceptSensitivityOptions(
+    ConceptVectorOptions, LabelOptions, ImageInputOptions, BatchOptions, total=False
+):
+    """Options for `actgrid.measure_concept_sensitivity`."""
 
 
 class DiagramOptions(TypedDict, total=False):

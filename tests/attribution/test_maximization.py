@@ -235,7 +235,7 @@ def test_functions_are_traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
     ("options", "error", "message"),
     [
         ({"steps": 0}, OptionError, "steps must be at least 1"),
-        ({"parametrization": "wavelet"}, OptionError, "fourier, pixel, not 'wavelet'"),
+        ({"parametrization": "wavelet"}, OptionError, "fourier, maco, pixel, not 'wavelet'"),
         ({"learning_rate": "fast"}, OptionError, "learning_rate must be a number"),
         ({"total_variation": -1}, OptionError, "total_variation must be a number of at least 0"),
         ({"jitter": float("nan")}, OptionError, "jitter must be a number"),

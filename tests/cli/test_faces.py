@@ -31,6 +31,7 @@ COMMANDS: dict[str, Command] = dict(find_commands())
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "attention": actgrid.extract_attention,
     "compare": actgrid.compare_methods,
+    "concepts": actgrid.find_concepts,
     "diagram": actgrid.diagram,
     "evaluate": actgrid.evaluate,
     "explain": actgrid.explain,
@@ -42,6 +43,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "render-weights": actgrid.render_weights,
     "residual-stream": actgrid.compute_logit_lens,
     "serve": actgrid.serve,
+    "tcav": actgrid.measure_concept_sensitivity,
 }
 GENERAL = definitions.GeneralOptions
 NEEDED = inspect.Parameter.empty
@@ -74,9 +76,9 @@ def list_definitions(command: Command) -> Iterator[tuple[str, Option]]:
 
 def test_list_of_commands() -> None:
     assert list(COMMANDS) == [
-        *("attention", "bench", "compare", "demo", "diagram", "evaluate", "explain", "export"),
-        *("info", "layers"),
-        *("maximize", "measure", "render", "render-weights", "residual-stream", "serve"),
+        *("attention", "bench", "compare", "concepts", "demo", "diagram", "evaluate", "explain"),
+        *("export", "info", "layers", "maximize", "measure", "render", "render-weights"),
+        *("residual-stream", "serve", "tcav"),
     ]
 
 
@@ -133,6 +135,7 @@ def test_every_option_of_a_python_function_is_on_the_command_line() -> None:
     assert missing == {
         "attention": {"x"},
         "compare": {"x", "methods", "metrics", "pixels"},
+        "concepts": set(),
         "diagram": {"x", "sample"},
         "evaluate": {"x", "attributions", "metrics"},
         "explain": {"x", "image_input", "pixels"},
@@ -144,6 +147,7 @@ def test_every_option_of_a_python_function_is_on_the_command_line() -> None:
         "render-weights": set(),
         "residual-stream": {"x"},
         "serve": {"ready"},
+        "tcav": {"concept_images", "random_images"},
     }
 
 
@@ -203,6 +207,7 @@ def test_images_follow_the_model() -> None:
         "attention": ["model", "source"],
         "bench": [],
         "compare": ["model", "images"],
+        "concepts": ["model", "images"],
         "demo": [],
         "diagram": ["model", "image"],
         "evaluate": ["model", "images"],
@@ -216,6 +221,7 @@ def test_images_follow_the_model() -> None:
         "render-weights": ["model"],
         "residual-stream": ["model", "source"],
         "serve": ["model", "images"],
+        "tcav": ["model", "images"],
     }
 
 

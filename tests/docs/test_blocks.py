@@ -178,6 +178,13 @@ def make_demo() -> dict[str, Any]:
     return {"model": model, "batch": batch, "photos": [actgrid.demo.photo()] * 2}
 
 
+def make_concept_images() -> dict[str, Any]:
+    """Return images of a class and of three concepts, and random images."""
+    rng = np.random.default_rng(0)
+    names = ("cats", "fur", "stripes", "dots", "random_images")
+    return {name: rng.uniform(0, 255, (8, 224, 224, 3)).astype(np.float32) for name in names}
+
+
 def make_other_inputs() -> dict[str, Any]:
     """Return models that take sequences, volumes, tables, texts and two inputs, with samples."""
 
@@ -235,6 +242,7 @@ SETUPS: dict[str, Callable[[], dict[str, Any]]] = {
     function.__name__.removeprefix("make_"): function
     for function in (
         make_classifier,
+        make_concept_images,
         make_datasets,
         make_demo,
         make_dense_models,

@@ -1,4 +1,4 @@
-"""Parametrization of images by pixels or by spatial frequencies."""
+"""Parametrization of images by pixels, spatial frequencies or their phases."""
 
 from __future__ import annotations
 
@@ -32,10 +32,19 @@ _COLOURS /= np.linalg.norm(_COLOURS, axis=0).max()
 _NOISE = 0.01
 # Height and width of the image that a model is tried on if the size of its images is unknown.
 _TRIAL_SIDE = 64
-# Strength of the spectrum and exponent of its decay with the frequency. In photos the exponent is
-# about 1; a faster decay suppresses the high-frequency patterns that gradient ascent produces.
-_SPECTRUM_STRENGTH = 0.18
-_SPECTRUM_DECAY = 1.25
+# Strength of the spectrum of the parametrization by spatial frequencies. It sets the contrast that
+# a learning rate reaches.
+_SPECTRUM_STRENGTH = 0.075
+# Standard deviation of each decorrelated colour of a `maco` image, before the sigmoid. In photos it
+# is from 1 to 3.
+_MACO_CONTRAST = 2.2
+# Phase in radians that a parameter of 1 stands for. It sets the change of the phases that a
+# learning rate reaches.
+_PHASE_SCALE = 10.0
+# Exponent of the decay of the magnitude with the frequency. It is 1 in the model of natural photos,
+# and from 1.1 to 1.6 in single photos.
+_FOURIER_DECAY = 1.0
+_MACO_DECAY = 1.2
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,7 @@ class ImageParametrization:
     Attributes
     ----------
     basis
-        ``"pixels"`` or ``"fourier"``, the quantities that are optimized.
+        ``"pixel"``, ``"fourier"`` or ``"maco"``, the quantities that are optimized.
     height, width, depth
         Size of the images, and the number of their channels.
     channels_first
@@ -103,35 +112,87 @@ class ImageParametrization:
             raise OptionError(_explain_unknown_size(model, inputs, trial))
         return cls(basis, height, width, depth, channels_first, preprocess, rgb)
 
-    def make_noise(self, seed: int) -> Any:
-        """Return the float32 parameters, (1, ...), of one nearly gray random image."""
-        shape: tuple[int, ...] = (self.height, self.width, self.depth)
-        if self.basis == "fourier":
-            shape = (self.depth, self.height, self.width // 2 + 1, 2)
-        noise = np.random.default_rng(seed).normal(0, _NOISE, (1, *shape))
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of the images."""
+        return self.height, self.width
+
+    @property
+    def shares_step_size(self) -> bool:
+        """Whether all parameters of an image have a common step size."""
+        return self.basis == "fourier"
+
+    def make_noise(self, seed: int, count: int = 1) -> Any:
+        """Return the float32 parameters, (count, ...), of random images.
+
+        The images are nearly gray; with the basis ``"maco"`` they have random phases.
+        """
+        rng = np.random.default_rng(seed)
+        spectrum_shape = (count, self.depth, self.height, self.width // 2 + 1)
+        if self.basis == "maco":
+            noise = rng.uniform(-math.pi, math.pi, spectrum_shape) / _PHASE_SCALE
+        elif self.basis == "fourier":
+            # The strength is that of the learning rate, and not of the initial image.
+            noise = rng.normal(0, _NOISE * 0.25 / _SPECTRUM_STRENGTH, (*spectrum_shape, 2))
+        else:
+            noise = rng.normal(0, _NOISE, (count, self.height, self.width, self.depth))
         return tensorflow().constant(noise, "float32")
 
     def to_unit_images(self, parameters: Any) -> Any:
         """Convert image parameters to images, (N, H, W, C) with values from 0 to 1."""
-        tf = tensorflow()
-        values = parameters
-        if self.basis == "fourier":
-            spectrum = (
-                tf.complex(parameters[..., 0], parameters[..., 1]) * self._compute_amplitudes()
-            )
-            planes = tf.signal.irfft2d(spectrum, [self.height, self.width])
-            values = tf.transpose(planes, (0, 2, 3, 1))
-            if self.depth == 3:
-                values = tf.einsum("nhwc,dc->nhwd", values, _COLOURS)
-        return tf.sigmoid(values)
+        return tensorflow().sigmoid(self.to_values(parameters))
 
-    def _compute_amplitudes(self) -> Any:
-        """Return the amplitude of each spatial frequency, (H, W // 2 + 1) complex64."""
+    def to_values(self, parameters: Any) -> Any:
+        """Convert image parameters to the values of images before the sigmoid, (N, H, W, C)."""
+        tf = tensorflow()
+        if self.basis == "pixel":
+            return parameters
+        values = tf.transpose(self._to_planes(parameters), (0, 2, 3, 1))
+        return tf.einsum("nhwc,dc->nhwd", values, _COLOURS) if self.depth == 3 else values
+
+    def _to_planes(self, parameters: Any) -> Any:
+        """Convert parameters of frequencies to decorrelated colours, (N, C, H, W)."""
+        tf = tensorflow()
+        size = [self.height, self.width]
+        if self.basis == "fourier":
+            spectrum = tf.complex(parameters[..., 0], parameters[..., 1])
+            return tf.signal.irfft2d(spectrum * self._compute_amplitudes(), size)
+        # The first and, for an even width, the last column have each frequency twice: the phases of
+        # the two are opposite, so that the spectrum is that of real values.
+        columns = np.isin(np.arange(self.width // 2 + 1), (0, self.width / 2))
+        opposite = tf.roll(tf.reverse(parameters, [2]), 1, 2)
+        phases = _PHASE_SCALE * tf.where(columns, (parameters - opposite) / 2, parameters)
+        magnitudes = self.compute_magnitudes()
+        spectrum = tf.complex(magnitudes * tf.cos(phases), magnitudes * tf.sin(phases))
+        return tf.signal.irfft2d(spectrum, size)
+
+    def _compute_frequencies(self) -> npt.NDArray[np.float64]:
+        """Return the spatial frequencies, (H, W // 2 + 1), in cycles per pixel and above 0."""
         down, right = np.fft.fftfreq(self.height)[:, None], np.fft.rfftfreq(self.width)
-        lowest = 1 / max(self.height, self.width)
-        frequencies = np.maximum(np.hypot(down, right), lowest)
-        amplitudes = _SPECTRUM_STRENGTH / frequencies**_SPECTRUM_DECAY
+        frequencies: npt.NDArray[np.float64] = np.hypot(down, right)
+        return np.maximum(frequencies, 1 / max(self.height, self.width))
+
+    def _compute_amplitudes(self) -> npt.NDArray[np.complex64]:
+        """Return the weight of each spatial frequency, (H, W // 2 + 1)."""
+        amplitudes = _SPECTRUM_STRENGTH / self._compute_frequencies() ** _FOURIER_DECAY
         return (amplitudes * math.sqrt(self.height * self.width)).astype(np.complex64)
+
+    def compute_magnitudes(self) -> npt.NDArray[np.float32]:
+        """Return the fixed magnitudes of a `maco` image, (H, W // 2 + 1) float32.
+
+        They follow a power law of the frequency in each decorrelated colour. The mean is 0.
+        """
+        magnitudes = self._compute_frequencies() ** -_MACO_DECAY
+        magnitudes[0, 0] = 0
+        # Parseval: the columns of `rfft2` stand for two frequencies, except the first and, for an
+        # even width, the last.
+        counts = np.full(magnitudes.shape[1], 2)
+        counts[0] = 1
+        if self.width % 2 == 0:
+            counts[-1] = 1
+        pixels = self.height * self.width
+        deviation = math.sqrt(float((magnitudes**2 * counts).sum())) / pixels
+        return (magnitudes * (_MACO_CONTRAST / (deviation or 1.0))).astype(np.float32)
 
     def to_model_input(self, model: Any, images: Any) -> Any:
         """Preprocess images, (N, H, W, C) from 0 to 1, to the model's image input."""

@@ -37,12 +37,18 @@ from actgrid.rendering.sheet import lay_out_sheet
 
 __all__ = ["Maximization", "maximize"]
 
+# Default `crop` and `noise` with magnitude-constrained optimization.
+_MACO_TRANSFORM = 0.75, 0.03
+# Percentile of the importance from which a pixel is opaque, as in the code of the paper.
+_OPAQUE_PERCENTILE = 80
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Maximization(Picture):
-    """Inputs that maximize channels of a layer, drawn as one tile for each channel.
+    """Inputs that maximize channels of a layer, drawn as one tile for each input.
 
-    `actgrid.maximize` returns an instance.
+    `actgrid.maximize` returns an instance. K is the number of channels times the number of
+    variants; all variants of a channel precede the next channel, and are drawn in one row.
 
     Parameters
     ----------
@@ -64,6 +70,12 @@ class Maximization(Picture):
         Number of tiles in a row. None: the number that makes the picture nearest to square.
     padding : int, optional
         Pixels between tiles.
+    variants : int, optional
+        Number of inputs for each channel.
+    transparency : ndarray, optional
+        (K, H, W) float32 from 0 to 1: opacity of each pixel, with which RGB images are drawn on
+        white: its importance, the sum over the steps of its absolute gradients. None: all pixels
+        are opaque. Only images with ``parametrization="maco"`` have it.
 
     Examples
     --------
@@ -89,13 +101,18 @@ class Maximization(Picture):
     initial_activations: npt.NDArray[np.float32]
     columns: int | None = None
     padding: int = 1
+    variants: int = 1
+    transparency: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.channels)
 
     def __repr__(self) -> str:
         _, height, width, _ = self.images.shape
-        return f"<Maximization of {self.layer}: {len(self)} channels, {width} x {height}>"
+        channels = f"{len(self) // self.variants} channels"
+        if self.variants > 1:
+            channels += f" in {self.variants} variants"
+        return f"<Maximization of {self.layer}: {channels}, {width} x {height}>"
 
     def to_rgb(self) -> npt.NDArray[np.uint8]:
         """Return the picture of all tiles as RGB pixels.
@@ -107,12 +124,17 @@ class Maximization(Picture):
         ndarray
             (height, width, 3) uint8.
         """
-        images, columns = self.images, self.columns
+        images, columns, background = self.images, self.columns, 0
+        if self.variants > 1:
+            columns = columns or self.variants
+        if images.shape[-1] == 3 and self.transparency is not None:
+            opacity, background = self.transparency[..., None], 255
+            images = np.rint(images * opacity + background * (1 - opacity)).astype(np.uint8)
         if images.shape[-1] != 3:
             columns = columns or images.shape[-1]
             planes = np.moveaxis(images, -1, 1).reshape(-1, *images.shape[1:3])
             images = np.repeat(planes[..., None], 3, axis=-1)
-        sheet = lay_out_sheet(images, columns=columns, padding=self.padding, background=0)
+        sheet = lay_out_sheet(images, columns=columns, padding=self.padding, background=background)
         return sheet.to_rgb()
 
 
@@ -130,9 +152,9 @@ def maximize(
 
     An image of faint noise is optimized by gradient ascent (Adam) to maximize the mean activation
     of a channel (for a dense layer, of a unit). If the layer ends in a softmax, the logit is
-    maximized instead of the probability. ReLU gradients are replaced by a leaky slope of 0.1, so
-    that inactive units receive a gradient. At each step the image is shifted, rotated and scaled
-    at random, which suppresses high-frequency patterns.
+    maximized instead of the probability. If the layer ends in a ReLU, its gradient is replaced by a
+    leaky slope of 0.1, so that inactive units receive a gradient. At each step the image is
+    shifted, rotated and scaled at random, which suppresses high-frequency patterns.
 
     Parameters
     ----------
@@ -179,7 +201,23 @@ def maximize(
     Notes
     -----
     With ``parametrization="fourier"`` the spatial frequencies of the image are optimized, scaled by
-    their amplitude in natural photos, and its colours are decorrelated as in natural photos.
+    their amplitude in natural photos (1/f), and its colours are decorrelated as in natural photos.
+    All frequencies of an image share one step size: with a step size for each frequency, Adam
+    enlarges high frequencies to noise. The learning rate decreases to 0 like a cosine.
+
+    With ``parametrization="maco"`` (magnitude-constrained optimization) only the phases of the
+    frequencies are optimized. Their magnitudes are those of natural photos: a power law,
+    1 / f ** 1.2, in each decorrelated colour, in place of the mean spectrum of ImageNet of the
+    paper. Random crops and noise, which `crop` and `noise` set, replace a penalty. The importance
+    of each pixel is its `Maximization.transparency`: the sum of its absolute gradients over all
+    steps, relative to its 80th percentile.
+
+    With several `variants`, the images of a channel start from different noise and are optimized
+    together, so that the Gram matrices of their activations differ (Olah et al., 2017):
+    `diversity` is the weight of their mean cosine similarity, whose gradient is scaled to the
+    deviation of the activation's gradient. The Gram matrices are those of the layer, or, if it has
+    no positions, of the last layer before it that has.
+
     `total_variation` is relative to the standard deviation of the activation's gradient. Images
     with two or more than four channels, such as multispectral images, are drawn as a row of gray
     tiles, one for each channel, unless `rgb_channels` selects three. All channels use the same
@@ -191,6 +229,8 @@ def maximize(
     Simonyan et al., Deep Inside Convolutional Networks, 2013, https://arxiv.org/abs/1312.6034.
     Olah et al., Feature Visualization, Distill, 2017,
     https://distill.pub/2017/feature-visualization/.
+    Fel et al., Unlocking Feature Visualization for Deeper Networks with MAgnitude Constrained
+    Optimization, 2023, https://arxiv.org/abs/2306.06805.
 
     Examples
     --------
@@ -218,10 +258,11 @@ def maximize(
         steps=options["steps"],
         learning_rate=options["learning_rate"],
         total_variation=options["total_variation"],
-        transform=RandomTransform(options["jitter"], options["rotate"], options["scale"]),
+        diversity=options["diversity"],
         seed=options["seed"],
     )
-    batch_size, seed = options["batch_size"], options["seed"]
+    seed, variants = options["seed"], options["variants"]
+    is_maco = options["parametrization"] == "maco"
     network: Any = load_model(model)
     check_compiled(get_network(network), "maximize")
     model_inputs = MaximizationInputs.from_options(network, inputs, options["image_input"])
@@ -236,41 +277,75 @@ def maximize(
 
     selection = Selection(layer).resolve_predicates(network)
     channel_means = compile_function(network, ChannelMeans(selection))
-    noise = parametrization.make_noise(seed)
+    noise = parametrization.make_noise(seed, variants)
     noise_inputs = model_inputs.with_image(
         parametrization.parameters_to_model_input(network, noise)
     )
     noise_inputs = prepare_inputs(network, noise_inputs)
     build_model(network, noise_inputs)
     path_tensor, means = channel_means(noise_inputs)
-    path, initial_means = path_tensor.numpy().decode(), means.numpy()[0]
-    indices = _resolve_channels(network, channels, len(initial_means), path, options["labels"])
+    path, initial_means = path_tensor.numpy().decode(), means.numpy()
+    indices = _resolve_channels(network, channels, initial_means.shape[1], path, options["labels"])
 
     step = compile_function(
         network,
-        AscentStep(selection, parametrization, model_inputs.position, ascent_options.transform),
+        AscentStep(
+            selection,
+            parametrization,
+            model_inputs.position,
+            _choose_transform(options, is_maco),
+            variants,
+        ),
     )
-    chunks = [indices[i : i + batch_size] for i in range(0, len(indices), batch_size)]
+    # The variants of a channel are optimized together.
+    count = max(1, options["batch_size"] // variants)
+    chunks = [indices[i : i + count] for i in range(0, len(indices), count)]
     results: list[tuple[Any, ...]] = []
     bar = show_progress(len(chunks) * ascent_options.steps, "maximizing", bool(progress))
     with nullcontext(progress) if callable(progress) else bar as advance:
         for chunk in chunks:
-            parameters = ascend(step, noise, chunk, ascent_options, model_inputs, advance)
+            parameters, importance = ascend(
+                step, noise, chunk, ascent_options, model_inputs, advance
+            )
             image = parametrization.parameters_to_model_input(network, parameters)
             means = channel_means(model_inputs.with_image(image))[1].numpy()
-            activations = means[np.arange(len(chunk)), chunk]
-            results.append((image.numpy(), parametrization.to_pixels(parameters), activations))
-    values, images, activations = (np.concatenate(parts) for parts in zip(*results, strict=True))
+            activations = means[np.arange(len(means)), np.repeat(chunk, variants)]
+            pixels = parametrization.to_pixels(parameters)
+            results.append((image.numpy(), pixels, activations, _make_opacity(importance.numpy())))
+    values, images, activations, opacity = (
+        np.concatenate(parts) for parts in zip(*results, strict=True)
+    )
     return Maximization(
         values,
         images,
         path,
-        indices,
+        np.repeat(indices, variants),
         activations,
-        initial_means[indices],
+        initial_means[:, indices].T.ravel(),
         options["columns"],
         options["padding"],
+        variants,
+        opacity if is_maco else None,
     )
+
+
+def _choose_transform(options: Mapping[str, Any], is_maco: bool) -> RandomTransform:
+    """Return the random transform of the options, with the defaults of the parametrization."""
+    crop, noise = _MACO_TRANSFORM if is_maco else (1.0, 0.0)
+    return RandomTransform(
+        options["jitter"],
+        options["rotate"],
+        options["scale"],
+        crop if options["crop"] is None else options["crop"],
+        noise if options["noise"] is None else options["noise"],
+    )
+
+
+def _make_opacity(importance: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Convert the importance of pixels, (K, H, W), to their opacity from 0 to 1."""
+    highest = np.percentile(importance, _OPAQUE_PERCENTILE, axis=(1, 2), keepdims=True)
+    opacity = np.minimum(importance / np.maximum(highest, np.finfo(np.float32).tiny), 1)
+    return opacity.astype(np.float32)
 
 
 def _resolve_channels(

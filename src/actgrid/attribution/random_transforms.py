@@ -1,4 +1,4 @@
-"""Random translation, rotation and scaling of images, in TensorFlow."""
+"""Random translation, rotation, scaling, crops and noise of images, in TensorFlow."""
 
 from __future__ import annotations
 
@@ -10,8 +10,13 @@ from actgrid.models.frameworks import tensorflow
 __all__ = ["RandomTransform", "transform_images"]
 
 
+# Standard deviation of the side of random crops, as a fraction of the part that is cut off.
+_CROP_DEVIATION = 0.6
+_MIN_CROP = 0.05
+
+
 class RandomTransform(NamedTuple):
-    """Random affine transform of a batch of images.
+    """Random affine transform of a batch of images, with noise.
 
     Attributes
     ----------
@@ -21,21 +26,42 @@ class RandomTransform(NamedTuple):
         Maximum angle in degrees.
     scale
         Maximum change of the scale: 0.1 scales by 0.9 to 1.1.
+    crop
+        Mean side of a random crop, which is enlarged to the size of the image, as a fraction of the
+        image's side.
+    noise
+        Standard deviation of Gaussian noise.
     """
 
-    jitter: float
-    rotate: float
-    scale: float
+    jitter: float = 0.0
+    rotate: float = 0.0
+    scale: float = 0.0
+    crop: float = 1.0
+    noise: float = 0.0
 
     def __call__(self, images: Any, seed: Any) -> Any:
         """Apply one random transform, chosen by `seed`, to all images, (N, H, W, C)."""
-        if not any(self):
+        if self == RandomTransform():
             return images
         tf = tensorflow()
         down, right, turn, zoom = tf.unstack(tf.random.stateless_uniform([4], seed, -1, 1))
-        max_shift = self.jitter * min(images.shape[1:3])
+        sides = images.shape[1:3]
+        down, right = down * self.jitter * min(sides), right * self.jitter * min(sides)
         angle, size = turn * math.radians(self.rotate), 1 + zoom * self.scale
-        return transform_images(images, angle, size, down * max_shift, right * max_shift)
+        if self.crop < 1:
+            deviation = _CROP_DEVIATION * (1 - self.crop)
+            side = self.crop + deviation * tf.random.stateless_normal([], seed + 1)
+            side = tf.clip_by_value(side, _MIN_CROP, 1.0)
+            # The crop lies inside the image: its centre is at most half of the rest away.
+            places = tf.random.stateless_uniform([2], seed + 2, -0.5, 0.5) * (1 - side)
+            down, right = down + places[0] * sides[0], right + places[1] * sides[1]
+            size /= side
+        if any(self[:3]) or self.crop < 1:
+            images = transform_images(images, angle, size, down, right)
+        if self.noise:
+            # All images get the same noise, so that an image does not depend on the other images.
+            images += self.noise * tf.random.stateless_normal(images.shape[1:], seed + 3)
+        return images
 
 
 def transform_images(images: Any, angle: Any, size: Any, down: Any = 0.0, right: Any = 0.0) -> Any:

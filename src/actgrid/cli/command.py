@@ -265,7 +265,7 @@ def _make_parameter(
     )
     default: Any = None
     if option.default is _REQUIRED:
-        annotation, default = str, _REQUIRED
+        annotation, default = list[str] if option.is_repeatable else str, _REQUIRED
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,

@@ -53,6 +53,7 @@ __all__ = [
     "print_metrics",
     "print_output_folder",
     "print_preprocessing",
+    "print_records",
     "print_stream",
     "print_timings",
     "print_top",
@@ -175,6 +176,20 @@ def _activation_rows(maximization: Maximization) -> Iterator[tuple[int, float, f
     )
     for channel, initial, activation in zip(*columns, strict=True):
         yield int(channel), float(initial), float(activation)
+
+
+def print_records(file: Path, summary: str, records: Sequence[Mapping[str, Any]]) -> None:
+    """Print a table of the texts and numbers of records, a summary, and the picture's path."""
+    names = [name for name, value in records[0].items() if not isinstance(value, list)]
+    numbers = tuple(name for name in names if not isinstance(records[0][name], str))
+    table = _make_table(*names, right=numbers)
+    for record in records:
+        values = [record[name] for name in names]
+        table.add_row(
+            *(f"{value:.3g}" if isinstance(value, float) else str(value) for value in values)
+        )
+    _make_console().print(table)
+    print(f"\n{summary}: {file.resolve()}")
 
 
 def print_diagram(file: Path, diagram: Diagram) -> None:
