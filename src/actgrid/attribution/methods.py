@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from actgrid.attribution.method import DECLARED_METHODS, Method, Need, check_values
+from actgrid.attribution.declaration import check_option_names, check_values, import_families
+from actgrid.attribution.method import DECLARED_METHODS, Method, Need
 from actgrid.errors import CapabilityError, ModelError, OptionError, suggest
 from actgrid.models.layers import LayerInfo
 from actgrid.models.network import Network, describe_network, is_compiled, is_differentiable
 from actgrid.models.networks import get_network
 from actgrid.models.types import LayerLike, ModelLike
+from actgrid.options import MethodOptions
 
 __all__ = [
     "check_needs",
@@ -38,11 +38,7 @@ def get_methods() -> dict[str, Method]:
     Methods are grouped by module. Modules are ordered by their needs (gradients of the input, a
     layer, attention, none), then by the year of their first paper.
     """
-    package = importlib.import_module(str(__package__))
-    names = [f"{__package__}.{module.name}" for module in pkgutil.iter_modules(package.__path__)]
-    for name in names:
-        importlib.import_module(name)
-    families = [DECLARED_METHODS[name] for name in names if name in DECLARED_METHODS]
+    families = import_families(str(__package__), DECLARED_METHODS)
     families.sort(key=_get_sort_key)
     return {method.name: method for family in families for method in family}
 
@@ -96,14 +92,8 @@ def check_options(
     names = ", ".join(method.name for method in methods)
     if layer is not None and not any(method.takes_layer for method in methods):
         raise OptionError(f"{names}: layer must be None for methods of the input: leave layer out")
-    option_names = list(dict.fromkeys(option for method in methods for option in method.options))
-    for option in options:
-        if option not in option_names:
-            raise OptionError(
-                f"{names}: unknown option {option!r}{suggest(option, option_names)}; "
-                f"options: {', '.join(option_names) or 'none'}"
-            )
-    check_values(options)
+    check_option_names(methods, options)
+    check_values(options, MethodOptions)
 
 
 def check_needs(methods: Iterable[Method], model: ModelLike) -> None:

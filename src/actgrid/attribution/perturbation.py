@@ -23,7 +23,9 @@ from actgrid.models.frameworks import tensorflow
 
 __all__ = [
     "CONSTANT_SCORE",
+    "FillFunction",
     "MaskFunction",
+    "blend",
     "mask_patch",
     "occlusion",
     "rise",
@@ -42,6 +44,15 @@ _DEFAULT_PATCHES = {1: 25, 2: 7, 3: 4}
 # sides are (H, W) for images, (T,) for sequences, (D, H, W) for volumes and (C,) for tables.
 MaskFunction = Callable[..., Any]
 
+# Function (values, mask, baseline, sample) that returns values, (rows, *sides, C) or (rows, C), in
+# which the positions of mask 0 are hidden. mask has one channel, or none for a table.
+FillFunction = Callable[[Any, Any, Any, Any], Any]
+
+
+def blend(values: Any, mask: Any, baseline: Any, sample: Any) -> Any:
+    """Replace hidden positions by the baseline, in proportion to the mask."""
+    return baseline + mask * (values - baseline)
+
 
 @dataclass(frozen=True)
 class _MaskedScoreFunction:
@@ -50,6 +61,7 @@ class _MaskedScoreFunction:
     reader: ScoreReader
     make_masks: MaskFunction
     probability: bool
+    fill: FillFunction = blend
 
     def __call__(
         self,
@@ -69,7 +81,8 @@ class _MaskedScoreFunction:
         mask = self.make_masks(image, sample, tf.shape(values)[layout.spatial_slice], *tables)
         if layout.channel_axis is not None:
             mask = tf.expand_dims(mask, layout.channel_axis)
-        masked = tf.ensure_shape(baseline + mask * (values - baseline), values.shape)
+        filled = self.fill(values, mask, baseline, sample)
+        masked = tf.ensure_shape(filled, values.shape)
         target_scores = self.reader.run(
             model, self.reader.replace_explained(rows, [masked, *others]), target_classes
         ).target_scores
@@ -83,6 +96,7 @@ def score_masked_images(
     baseline: Any,
     *tables: Any,
     probability: bool = False,
+    fill: FillFunction = blend,
 ) -> npt.NDArray[np.float32]:
     """Compute the score of every sample under every mask.
 
@@ -100,13 +114,15 @@ def score_masked_images(
         Tensors that are passed to `make_masks`.
     probability
         Whether to return probabilities instead of logits.
+    fill
+        A hashable function that replaces hidden positions.
 
     Returns
     -------
     ndarray
         (N, samples) float32.
     """
-    body = _MaskedScoreFunction(batch.reader, make_masks, probability)
+    body = _MaskedScoreFunction(batch.reader, make_masks, probability, fill)
     start = batch.make_baseline(baseline)
     parts = [np.asarray(scores) for scores in batch.run_samples(body, samples, start, *tables)]
     return np.concatenate(parts).reshape(len(batch), samples)

@@ -21,7 +21,7 @@ __all__ = ["ComparedInputs", "load_compared_inputs"]
 
 
 class ComparedInputs(NamedTuple):
-    """Record of a loaded model, its samples, and what is explained.
+    """Record of the inputs of a command that compares attribution methods.
 
     Attributes
     ----------

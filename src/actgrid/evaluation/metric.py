@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeVar, cast
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from actgrid.attribution.batches import ExplainedBatch
+from actgrid.attribution.declaration import Declaration, make_checked
 from actgrid.attribution.scores import TargetScores
-from actgrid.option_groups import get_options
 from actgrid.options import MetricOptions
 
 __all__ = [
@@ -115,7 +112,7 @@ class MetricResult(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Metric:
+class Metric(Declaration):
     """A metric of attribution maps.
 
     Attributes
@@ -132,37 +129,13 @@ class Metric:
         What the metric needs beside the maps.
     """
 
-    name: str
-    run: Callable[..., MetricResult]
-    source: str
     is_higher_better: bool | None
     needs: tuple[MetricNeed, ...] = ()
-
-    @property
-    def summary(self) -> str:
-        """Summary of the metric: the first line of the docstring of `run`."""
-        return (inspect.getdoc(self.run) or "").splitlines()[0]
 
     @property
     def direction(self) -> str:
         """Name of the better direction: ``"higher"``, ``"lower"``, or ``""`` if there is none."""
         return {True: "higher", False: "lower", None: ""}[self.is_higher_better]
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Default of each option by name: the keyword-only parameters of `run`."""
-        return {
-            parameter.name: parameter.default
-            for parameter in inspect.signature(self.run).parameters.values()
-            if parameter.kind is parameter.KEYWORD_ONLY
-        }
-
-    @property
-    def year(self) -> int:
-        """Year of publication of the paper."""
-        match = re.search(r"\b\d{4}\b", self.source)
-        assert match is not None, self.source
-        return int(match[0])
 
 
 # Declared metrics by the name of their module, in the order of declaration.
@@ -182,17 +155,9 @@ def metric(
     """
 
     def declare(function: _Function) -> _Function:
-        @functools.wraps(function)
-        def run_checked(maps: EvaluatedMaps, **options: Any) -> Any:
-            return function(maps, **_check_values(options))
-
-        declared = Metric(name, run_checked, source, is_higher_better, tuple(needs))
+        run = make_checked(function, MetricOptions)
+        declared = Metric(name, run, source, is_higher_better, tuple(needs))
         DECLARED_METRICS.setdefault(function.__module__, []).append(declared)
-        return cast(_Function, run_checked)
+        return run
 
     return declare
-
-
-def _check_values(options: Mapping[str, Any]) -> dict[str, Any]:
-    definitions = get_options(MetricOptions)
-    return {name: definitions[name].check(name, value) for name, value in options.items()}

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
+from actgrid.attribution.declaration import check_option_names, check_values, import_families
 from actgrid.errors import OptionError, suggest
 from actgrid.evaluation.metric import DECLARED_METRICS, Metric
-from actgrid.option_groups import get_options
 from actgrid.options import MetricOptions
 
 __all__ = ["find_metric", "get_metrics", "parse_metrics"]
@@ -19,11 +17,7 @@ __all__ = ["find_metric", "get_metrics", "parse_metrics"]
 @lru_cache(maxsize=1)
 def get_metrics() -> dict[str, Metric]:
     """Return all metrics by name, grouped by module."""
-    package = importlib.import_module(str(__package__))
-    names = [f"{__package__}.{module.name}" for module in pkgutil.iter_modules(package.__path__)]
-    for name in names:
-        importlib.import_module(name)
-    families = [DECLARED_METRICS[name] for name in names if name in DECLARED_METRICS]
+    families = import_families(str(__package__), DECLARED_METRICS)
     families.sort(key=lambda family: (-len(_list_needs(family)), min(m.year for m in family)))
     return {metric.name: metric for family in families for metric in family}
 
@@ -70,21 +64,10 @@ def parse_metrics(metrics: Any, options: Mapping[str, Any]) -> dict[Metric, dict
         found = find_metric(name)
         if not isinstance(values, Mapping):
             raise OptionError(f"the options of {name} must be a dict, not {values!r}")
-        _check_names([found], values)
+        check_option_names([found], values)
+        check_values(values, MetricOptions)
         shared = {key: value for key, value in options.items() if key in found.options}
         result[found] = {**shared, **values}
-    _check_names(list(result), options)
+    check_option_names(result, options)
+    check_values(options, MetricOptions)
     return result
-
-
-def _check_names(metrics: list[Metric], options: Mapping[str, Any]) -> None:
-    """Raise OptionError if an option belongs to none of several metrics, or is invalid."""
-    accepted = list(dict.fromkeys(name for metric in metrics for name in metric.options))
-    definitions = get_options(MetricOptions)
-    for name, value in options.items():
-        if name not in accepted:
-            raise OptionError(
-                f"{', '.join(metric.name for metric in metrics) or 'no metric'}: unknown option "
-                f"{name!r}{suggest(name, accepted)}; options: {', '.join(accepted) or 'none'}"
-            )
-        definitions[name].check(name, value)

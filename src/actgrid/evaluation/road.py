@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from actgrid.attribution.batches import ScoreReader, gather_rows
+from actgrid.attribution.perturbation import score_masked_images
 from actgrid.errors import ShapeError
 from actgrid.evaluation.imputation import impute
 from actgrid.evaluation.metric import (
@@ -50,64 +50,63 @@ def road(
     # Most important first, then least important first: positions from `start` to `end` are hidden.
     starts = np.concatenate([np.zeros_like(counts), positions - counts])
     ends = np.concatenate([counts, np.full_like(counts, positions)])
-    body = _ImputedScoreFunction(batch.reader, maps.uses_probabilities(score_type))
-    tables = tf.constant(ranks), tf.constant(starts), tf.constant(ends), tf.constant(seed)
-    parts = [np.asarray(part) for part in batch.run_samples(body, len(starts), *tables)]
-    without_first, without_last = np.split(np.concatenate(parts).reshape(len(batch), -1), 2, axis=1)
+    scores = score_masked_images(
+        batch,
+        _hide_ranks,
+        len(starts),
+        0.0,
+        tf.constant(ranks),
+        tf.constant(starts),
+        tf.constant(ends),
+        probability=maps.uses_probabilities(score_type),
+        fill=_Imputation(batch.layout.channels_first, seed),
+    )
+    without_first, without_last = np.split(scores, 2, axis=1)
     difference = (without_last - without_first) / 2
     curve = MetricCurve(
         np.array(fractions, np.float32),
-        difference,
+        difference.astype(np.float32),
         "fraction of positions removed",
         "(least - most) / 2",
     )
     return MetricResult(difference.mean(1).astype(np.float64), curve)
 
 
+def _hide_ranks(image: Any, sample: Any, sides: Any, ranks: Any, starts: Any, ends: Any) -> Any:
+    """Return masks, (rows, *sides), that are 0 at the positions of a range of ranks.
+
+    Parameters
+    ----------
+    ranks
+        (N, *sides) int32: rank of each position.
+    starts, ends
+        (S,) int32: first rank of each sample's range, and the rank after its last.
+    """
+    tf = tensorflow()
+    shape = (-1, *(1,) * (ranks.shape.rank - 1))
+    start, end = (tf.reshape(tf.gather(table, sample), shape) for table in (starts, ends))
+    row_ranks = tf.gather(ranks, image)
+    return tf.cast((row_ranks < start) | (row_ranks >= end), tf.float32)
+
+
 @dataclass(frozen=True)
-class _ImputedScoreFunction:
-    """Function that returns the scores of inputs with imputed positions."""
+class _Imputation:
+    """Function that imputes hidden positions from their neighbours, and adds noise to them."""
 
-    reader: ScoreReader
-    probability: bool
+    channels_first: bool
+    seed: int
 
-    def __call__(
-        self,
-        model: Any,
-        inputs: Any,
-        target_classes: Any,
-        image: Any,
-        sample: Any,
-        ranks: Any,
-        starts: Any,
-        ends: Any,
-        seed: Any,
-    ) -> Any:
+    def __call__(self, values: Any, mask: Any, baseline: Any, sample: Any) -> Any:
         tf = tensorflow()
-        rows, target_classes = gather_rows((inputs, target_classes), image)
-        values, *others = self.reader.get_explained(rows)
-        channels_first = self.reader.get_layouts(rows)[0].channels_first
         rank = values.shape.rank
         to_last, to_first = (0, *range(2, rank), 1), (0, rank - 1, *range(1, rank - 1))
-        arranged = tf.transpose(values, to_last) if channels_first else values
-        shape = (-1, *(1,) * (rank - 2))
-        first, last = (
-            tf.reshape(tf.gather(ends_or_starts, sample), shape)
-            for ends_or_starts in (starts, ends)
-        )
-        row_ranks = tf.gather(ranks, image)
-        hidden = tf.cast((row_ranks >= first) & (row_ranks < last), tf.float32)[..., None]
-        axes = list(range(1, rank))
-        deviation = tf.math.reduce_std(arranged, axes, keepdims=True)
+        if self.channels_first:
+            values, mask = tf.transpose(values, to_last), tf.transpose(mask, to_last)
 
         def make_noise(index: Any) -> Any:
-            return tf.random.stateless_normal(tf.shape(arranged)[1:], (seed, index))
+            return tf.random.stateless_normal(tf.shape(values)[1:], (self.seed, index))
 
         noise = tf.map_fn(make_noise, sample, fn_output_signature=tf.float32)
-        imputed = impute(arranged, 1.0 - hidden) + hidden * _NOISE * deviation * noise
-        imputed = tf.transpose(imputed, to_first) if channels_first else imputed
-        imputed = tf.ensure_shape(imputed, values.shape)
-        target_scores = self.reader.run(
-            model, self.reader.replace_explained(rows, [imputed, *others]), target_classes
-        ).target_scores
-        return target_scores.probabilities if self.probability else target_scores.scores
+        deviation = tf.math.reduce_std(values, list(range(1, rank)), keepdims=True)
+        imputed = impute(values, mask) + (1.0 - mask) * _NOISE * deviation * noise
+        return tf.transpose(imputed, to_first) if self.channels_first else imputed
