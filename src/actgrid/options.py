@@ -951,7 +951,12 @@ class MethodOptions(TypedDict, total=False):
     ]
     # The time to compute Gauss-Legendre points grows with the cube of their number.
     steps: Annotated[
-        int, Option(Integer(2, 1024), UNSET, "Number of points on the integration path.")
+        int,
+        Option(
+            Integer(2, 1024),
+            UNSET,
+            "Number of points on the integration path, or of fractions of a mask (iscam).",
+        ),
     ]
     samples: Annotated[int, Option(Integer(1), UNSET, "Number of random samples.")]
     noise: Annotated[
@@ -959,7 +964,8 @@ class MethodOptions(TypedDict, total=False):
         Option(
             Number(),
             UNSET,
-            "Standard deviation of the noise, as a fraction of the input's value range.",
+            "Standard deviation of the noise, as a fraction of the value range of the input, or of "
+            "the channel (sscam).",
         ),
     ]
     baseline: Annotated[

@@ -6,6 +6,7 @@ whose attributions are known.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import keras
@@ -16,8 +17,11 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers
+from tests.attribution.packages import skip_without_packages
 
 import actgrid
+from actgrid.attribution import ZeroAttributionWarning
+from actgrid.attribution.methods import get_methods
 from actgrid.errors import LayerError, OptionError, ShapeError
 from actgrid.rendering import (
     SequenceAttribution,
@@ -27,6 +31,26 @@ from actgrid.rendering import (
 )
 
 Array = npt.NDArray[Any]
+
+# Methods that explain networks without attention.
+GENERAL_METHODS = [
+    name for name, method in get_methods().items() if "attention" not in method.needs
+]
+QUICK: dict[str, dict[str, Any]] = {
+    "integrated_gradients": {"steps": 3},
+    "iscam": {"steps": 2},
+    "rise": {"samples": 20, "grid_size": 3},
+    "sobol": {"samples": 4, "grid_size": 2},
+    "hsic": {"samples": 20, "grid_size": 3},
+    **{method: {"samples": 20, "segments": 4} for method in ("lime", "kernel_shap")},
+    **{
+        method: {"samples": 2}
+        for method in (
+            *("smoothgrad", "vargrad", "smoothgrad_squared", "gradient_shap"),
+            *("expected_gradients", "smooth_gradcam++", "sscam"),
+        )
+    },
+}
 
 RNG = np.random.default_rng(0)
 SIDES = {"table": (), "sequence": (12,), "image": (6, 5), "volume": (4, 5, 6)}
@@ -453,10 +477,36 @@ def test_texts_are_explained_at_their_embeddings(takes_strings: bool) -> None:
     np.testing.assert_allclose(integrated.values.sum(1), change, rtol=1e-2, atol=1e-4)
 
 
-@pytest.mark.parametrize("method", ["gradcam", "occlusion", "rise", "lime", "smoothgrad"])
+# The models have no ReLU for guided backpropagation.
+@pytest.mark.parametrize("method", [name for name in GENERAL_METHODS if "guided" not in name])
+@pytest.mark.parametrize("kind", ["table", "sequence", "volume"])
+def test_every_method_on_every_kind_of_input(method: str, kind: str) -> None:
+    skip_without_packages(method)
+    model, x = make_model(kind), make_x(kind)
+    if kind == "table" and get_methods()[method].takes_layer:
+        with pytest.raises(ShapeError, match="class activation maps need an input with positions"):
+            actgrid.explain(model, x, method)
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ZeroAttributionWarning)
+        result = actgrid.explain(model, x, method, 1, **QUICK.get(method, {}))
+    assert isinstance(result, CLASSES[kind])
+    assert result.values.shape == (2, *(SIDES[kind] or (2,)))
+    assert np.isfinite(result.values).all()
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        *("gradcam", "hirescam", "eigencam", "ablationcam", "sscam", "occlusion", "rise", "lime"),
+        *("kernel_shap", "sobol", "hsic", "smoothgrad", "vargrad", "expected_gradients"),
+        *("deeplift", "lrp"),
+    ],
+)
 @pytest.mark.filterwarnings("ignore::actgrid.attribution.ZeroAttributionWarning")
 def test_methods_give_each_token_a_value(method: str) -> None:
-    options: Any = {"samples": 20} if method in ("rise", "lime", "smoothgrad") else {}
+    skip_without_packages(method)
+    options: Any = QUICK.get(method, {})
     result = actgrid.explain(make_text_model(True), TEXTS, method, **options)
     assert result.values.shape == (2, 6)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import keras
@@ -27,8 +28,8 @@ def assert_close(actual: Any, expected: Any, tolerance: float = 1e-4) -> None:
 
 
 def sum_maps(attribution: Any) -> Array:
-    values: Array = attribution.values
-    return values.reshape(len(values), -1).sum(1)
+    sums: Array = attribution.values.reshape(len(attribution.values), -1).sum(1)
+    return sums
 
 
 def make_dense_model() -> tuple[Any, list[Array], list[Array]]:
@@ -149,15 +150,11 @@ def make_attention_model(normalization: str) -> Any:
     return keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling1D()(x)))
 
 
+ACTIVATIONS = ["relu", "sigmoid", "tanh", "elu", "relu6", "hard_silu", "mish", "leaky_relu"]
 MODELS: dict[str, Callable[[], Any]] = {
+    **{name: partial(make_skip_model, name) for name in ACTIVATIONS},
     **{
-        f"skip {name}": lambda name=name: make_skip_model(name)
-        for name in (
-            *("relu", "sigmoid", "tanh", "elu", "relu6", "hard_silu", "mish", "leaky_relu"),
-        )
-    },
-    **{
-        name: lambda name=name: make_attention_model(name)
+        name: partial(make_attention_model, name)
         for name in ("LayerNormalization", "UnitNormalization")
     },
     "lstm": lambda: keras.Sequential(
@@ -242,7 +239,7 @@ def compute_lrp(
 ) -> Array:
     """Compute relevance by the epsilon rule or the generalized gamma rule."""
     inputs, outputs = run_layers(x, kernels, biases)
-    relevance = np.zeros_like(outputs[-1])
+    relevance: Array = np.zeros_like(outputs[-1])
     relevance[:, target] = outputs[-1][:, target]
     for index in reversed(range(len(kernels))):
         shares = inputs[index][:, :, None] * kernels[index]

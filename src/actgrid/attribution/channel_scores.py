@@ -94,7 +94,7 @@ def _scale_to_masks(channels: Any, sides: Any) -> Any:
 
 
 def _split_sample(sample: Any, table: Any) -> tuple[Any, Any]:
-    """Return the channel and the copy of each sample; `table` starts with the number of copies."""
+    """Return the channel and the copy of each sample, from the number of copies in `table`."""
     copies = tensorflow().cast(table[0], sample.dtype)
     return sample // copies, sample % copies
 

@@ -199,13 +199,13 @@ def _make_selection(extremum: str) -> Callable[..., list[Any]]:
         reference = _get_reference(operation)
         output, other = operation.outputs[0], reference.outputs[0]
         crossing = getattr(tf, extremum)(output, other)
-        shares = [
+        changes = [
             (operation, upstream[0] * (crossing - other)),
             (reference, upstream[0] * (output - crossing)),
         ]
         parts = [
-            _compute_input_gradients(operation, list(source.inputs), share)
-            for source, share in shares
+            _compute_input_gradients(operation, list(source.inputs), change)
+            for source, change in changes
         ]
         gradients = {}
         for index in _list_dependent(operation):

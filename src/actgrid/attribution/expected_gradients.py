@@ -79,7 +79,7 @@ class _ExpectedGradientFunction:
 
 
 def _make_backgrounds(value: Any, batch: ExplainedBatch) -> list[Any]:
-    """Convert the option `background` to float32 arrays (B, ...), one for each explained tensor.
+    """Convert the option `background` to arrays (B, ...) of each explained tensor.
 
     Raises
     ------

@@ -115,6 +115,9 @@ def explain(
         - integrated_gradients: ``baseline_score``, the score of the baseline, and
           ``convergence_delta``, the difference between the change of the score and the sum of the
           attributions, before `complete` distributes it.
+        - deeplift: the same.
+        - kernel_shap: ``segments``, ``shapley_values`` of the segments, and ``baseline_score``,
+          the score without all segments.
         - lime: ``segments``, the segment of each pixel, step or voxel; ``weights`` and
           ``intercept`` of the linear model; ``r_squared``, its weighted R^2; and ``mask`` (bool),
           the segments that contribute most to the target.
@@ -129,14 +132,15 @@ def explain(
         If the input does not fit the model, or the layer's output is not spatial. Also a
         ValueError.
     ModelError
-        If the model cannot be run, or does not meet the method's needs. Also a ValueError.
+        If the model cannot be run, does not meet the method's needs, or has an operation for which
+        deeplift or lrp has no rule. Also a ValueError.
     DtypeError
         If an explained input is not of real numbers. Also a TypeError.
     LayerError
         If `layer` matches no layer or several layers. Also a KeyError.
     MissingDependencyError
-        If the packages of lime are not installed: ``pip install 'actgrid[explain]'``. Also an
-        ImportError.
+        If the packages of lime, kernel_shap or sobol are not installed: ``pip install
+        'actgrid[explain]'``. Also an ImportError.
 
     Warns
     -----
@@ -158,17 +162,40 @@ def explain(
                              (Springenberg 2014)
     ``attnlrp``              layer-wise relevance propagation, also through attention
                              (Achtibat 2024)
+    ``deeplift``             difference of the score from that of a baseline, propagated by the
+                             rescale rule (Shrikumar 2017)
+    ``lrp``                  layer-wise relevance propagation by the epsilon and gamma rules
+                             (Bach 2015, Montavon 2019)
+    ``gradient_shap``        expected_gradients with noise added to the input (Lundberg 2017)
+    ``expected_gradients``   gradient averaged between background samples and the input
+                             (Erion 2019)
+    ``square_grad``          squared gradient (Hooker 2019)
+    ``vargrad``              variance of the gradient over noisy copies (Adebayo 2018)
+    ``smoothgrad_squared``   squared gradient averaged over noisy copies (Hooker 2019)
     ``cam``                  channels before global average pooling, weighted by the dense
                              layer after it (Zhou 2015)
     ``gradcam``              channels of a layer, weighted by their mean gradient
                              (Selvaraju 2016)
     ``gradcam++``            channels of a layer, weighted by their positive gradients
                              (Chattopadhyay 2017)
-    ``scorecam``             channels of a layer, weighted by the score of the input masked
-                             by the channel (Wang 2019)
     ``layercam``             activations of a layer, each weighted by its positive gradient
                              (Jiang 2021)
     ``guided_gradcam``       guided_backprop times gradcam (Selvaraju 2016)
+    ``hirescam``             activations of a layer, each weighted by its gradient
+                             (Draelos 2020)
+    ``xgradcam``             channels of a layer, weighted by their gradient averaged by
+                             activation (Fu 2020)
+    ``eigencam``             projection of a layer on its first principal component, for no
+                             class (Muhammad 2020)
+    ``eigengradcam``         the same of gradient times activation (Gildenblat 2021)
+    ``smooth_gradcam++``     gradcam++ with gradients averaged over noisy copies
+                             (Omeiza 2019)
+    ``scorecam``             channels of a layer, weighted by the score of the input masked
+                             by the channel (Wang 2019)
+    ``sscam``                scorecam averaged over noisy copies of each channel (Wang 2020)
+    ``iscam``                scorecam averaged over fractions of each mask (Naidu 2020)
+    ``ablationcam``          channels of a layer, weighted by the decrease of the score
+                             without the channel (Desai 2020)
     ``attention_rollout``    product of the attention of all layers of a transformer
                              (Abnar 2020)
     ``attention_relevance``  the same, weighted by the gradient of the score at the attention
@@ -176,20 +203,34 @@ def explain(
     ``occlusion``            decrease of the score if a patch is hidden (Zeiler 2013)
     ``rise``                 mean score of random masks that keep a position (Petsiuk 2018)
     ``lime``                 weights of segments in a local linear model (Ribeiro 2016)
+    ``kernel_shap``          Shapley values of segments (Lundberg 2017)
+    ``sobol``                total-order Sobol indices of cells of a grid (Fel 2021)
+    ``hsic``                 dependence of the score on cells of a grid (Novello 2022)
     ======================== =============================================================
 
     **Options of the methods**, with their defaults:
 
     gradients
         `reduce`, how the channels are combined: ``"max"`` (of the absolute values), ``"norm"``, or
-        ``"sum"``, which keeps the sign and is the default of gradient_x_input, attnlrp and
-        integrated_gradients. ``"none"`` keeps the channels as the last axis of the maps, with sign.
+        ``"sum"``, which keeps the sign and is the default of gradient_x_input, attnlrp, deeplift,
+        lrp, integrated_gradients, expected_gradients and gradient_shap. ``"none"`` keeps the
+        channels as the last axis of the maps, with sign.
         A table has no channels: each value has its own attribution.
         integrated_gradients: `steps` (50), `baseline` (0), `quadrature` (``"gauss-legendre"`` or
         ``"trapezoid"``), `complete` (True: the convergence delta is distributed over the values in
         proportion to their absolute attributions, so that these sum to the change of the score,
         over all explained inputs together).
-        smoothgrad: `samples` (50), `noise` (0.15 of the input's range), `seed` (0).
+        smoothgrad, smoothgrad_squared, vargrad: `samples` (50), `noise` (0.15 of the input's
+        range), `seed` (0).
+        expected_gradients: `samples` (100), `background` (None: one sample of zeros), `seed`.
+        `background` are samples of the input, (B, ...), or for several inputs a dict of these.
+        gradient_shap: the same with `samples` (50) and `noise` (0.15).
+    propagation
+        deeplift: `baseline` (0). lrp: `rule` (``"composite"``), `epsilon` (0.05 of the root mean
+        square of a layer's outputs), `gamma` (0.25). ``"epsilon"`` and ``"gamma"`` apply to all
+        layers with weights; ``"composite"`` applies gamma to the lower half of the convolutions,
+        epsilon to the other convolutions, and LRP-0 to matrix products. A bias absorbs its share
+        of the relevance.
     class activation maps
         `token_grid`: (h, w), for a layer of (N, T, C) tokens, such as a vision transformer's, if
         the grid cannot be inferred from the patch embedding; leading class tokens are skipped.
@@ -197,7 +238,10 @@ def explain(
         standard deviation; `baseline` (0), the value of hidden pixels; `weighting`:
         ``"softmax"``, the softmax over the channels of the scores of the masked images, as in the
         paper, or ``"probability"``, the probability of the class for the masked image, as in the
-        authors' code. A constant channel has weight 0.
+        authors' code. A constant channel has weight 0. sscam and iscam have these options with
+        `max_channels` (64), sscam also `samples` (10), `noise` (0.15 of a channel's range) and
+        `seed`, and iscam `steps` (10). ablationcam: `max_channels` (None).
+        smooth_gradcam++: `samples` (25), `noise` (0.15 of the input's range), `seed`.
     attention
         attention_rollout: `head_fusion` (``"mean"``, ``"max"`` or ``"min"``), how the heads of a
         layer are combined. The maps are those of the tokens from which the score is read: the class
@@ -217,6 +261,12 @@ def explain(
         segments one sample with channels last; or the segments, (N, ...) integers. `samples`
         (1000), `kernel_width` (0.25), `ridge` (1.0), `features` (5), the number of segments in
         ``mask``, `seed`, `baseline` (None: the mean of each segment, 0 for a table).
+    kernel_shap
+        `segments` (64) as for lime, `samples` (1000) sets of visible segments, `baseline`
+        (``"mean"``), `seed`. If all sets fit into the samples, the Shapley values are exact.
+    sensitivity
+        sobol and hsic: `grid_size` (8) cells along each axis, `baseline` (``"mean"``), `seed`.
+        sobol runs the model (cells + 2) * `samples` (32) times, and hsic `samples` (500) times.
 
     `baseline` replaces hidden or absent values, in the model's units: a number, one number for each
     channel, an input, or ``"mean"``, the mean over the positions of each sample.

@@ -270,16 +270,16 @@ def _gamma(operation: Any, upstream: Any) -> list[Any]:
     increased = scale * tf.where(increases_positive, positive, negative) + tf.where(
         output > 0, tf.nn.relu(offset), -tf.nn.relu(-offset)
     )
-    share = tf.math.divide_no_nan(upstream * output, output + gamma * increased)
-    positive_share = tf.where(increases_positive, share, tf.zeros_like(share))
-    negative_share = share - positive_share
-    for_positive = _propagate(operation, positive_share, positive_weights) + _propagate(
-        operation, negative_share, negative_weights
+    ratio = tf.math.divide_no_nan(upstream * output, output + gamma * increased)
+    positive_ratio = tf.where(increases_positive, ratio, tf.zeros_like(ratio))
+    negative_ratio = ratio - positive_ratio
+    for_positive = _propagate(operation, positive_ratio, positive_weights) + _propagate(
+        operation, negative_ratio, negative_weights
     )
-    for_negative = _propagate(operation, positive_share, negative_weights) + _propagate(
-        operation, negative_share, positive_weights
+    for_negative = _propagate(operation, positive_ratio, negative_weights) + _propagate(
+        operation, negative_ratio, positive_weights
     )
-    gradient = _propagate(operation, share)
+    gradient = _propagate(operation, ratio)
     gradient += gamma * tf.where(value > 0, for_positive, for_negative)
     return _fill(operation, gradient)
 

@@ -127,7 +127,7 @@ def lrp(
     batch: ExplainedBatch,
     *,
     rule: RelevanceRule = "composite",
-    epsilon: float = 0.25,
+    epsilon: float = 0.05,
     gamma: float = 0.25,
     reduce: Reduction = "sum",
 ) -> list[BatchAttribution]:

@@ -121,15 +121,16 @@ def _choose_coalitions(segments: int, samples: int, seed: int) -> _Coalitions:
     remaining = sizes[complete : segments - 1 - complete]
     if len(remaining) and left:
         random = np.random.default_rng(seed)
-        share = size_weights[remaining - 1]
-        drawn = random.choice(remaining, (left + 1) // 2, p=share / share.sum())
+        remaining_weights = size_weights[remaining - 1]
+        probabilities = remaining_weights / remaining_weights.sum()
+        drawn = random.choice(remaining, (left + 1) // 2, p=probabilities)
         rows = []
         for size in drawn:
             row = np.zeros(segments, np.float32)
             row[random.choice(segments, size, replace=False)] = 1
             rows += [row, 1 - row]
         visible += rows[:left]
-        weights += [share.sum() / left] * left
+        weights += [remaining_weights.sum() / left] * left
     return _Coalitions(np.array(visible).reshape(len(weights), segments), np.array(weights))
 
 
