@@ -119,7 +119,7 @@ class ImageParametrization:
 
     @property
     def shares_step_size(self) -> bool:
-        """Whether all parameters of an image have a common step size."""
+        """True if all parameters of an image have a common step size."""
         return self.basis == "fourier"
 
     def make_noise(self, seed: int, count: int = 1) -> Any:

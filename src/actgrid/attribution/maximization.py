@@ -83,7 +83,7 @@ class Maximization(Picture):
     >>> keras.utils.set_random_seed(0)
     >>> model = keras.Sequential([
     ...     keras.Input((32, 32, 3)),
-    ...     keras.layers.Conv2D(8, 3, activation="relu", name="conv"),
+    ...     keras.layers.Conv2D(8, 3, name="conv"),
     ... ])
     >>> maximization = actgrid.maximize(model, "conv", range(4), steps=40, learning_rate=0.3)
     >>> maximization.images.shape

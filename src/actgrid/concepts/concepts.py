@@ -65,8 +65,8 @@ class Concepts(Picture):
     >>> concepts = actgrid.find_concepts(model, images, "conv", target=2, concepts=3)
     >>> concepts.bank.shape, len(concepts)
     ((3, 8), 3)
-    >>> concepts.explain(images[:2])
-    <Heatmap 6 maps of 30 x 30, concepts>
+    >>> concepts.explain(images[:2]).values.shape
+    (6, 30, 30)
     """
 
     bank: npt.NDArray[np.float32]

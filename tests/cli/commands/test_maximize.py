@@ -47,7 +47,7 @@ def test_maximize_prints_errors_in_one_line(run: Run, model_file: Path, tmp_path
         return run("maximize", model, "--layer", "conv", "-o", tmp_path / "a.png", *options)
 
     run_wrongly("--steps", 0).assert_one_clear_line("--steps must be at least 1")
-    run_wrongly("--parametrization", "x").assert_one_clear_line("fourier, pixel")
+    run_wrongly("--parametrization", "x").assert_one_clear_line("fourier, maco, pixel")
     run_wrongly("--size", "axb").assert_one_clear_line("--size must be HxW")
     run_wrongly("--channels", "4-1").assert_one_clear_line("--channels", "4-1")
     run_wrongly("-o", tmp_path / "a.nope").assert_one_clear_line(".nope")
