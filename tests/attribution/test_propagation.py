@@ -160,6 +160,14 @@ MODELS: dict[str, Callable[[], Any]] = {
     "lstm": lambda: keras.Sequential(
         [keras.Input((5, 4)), layers.LSTM(3, unroll=True), layers.Dense(1, "sigmoid")]
     ),
+    "grouped": lambda: keras.Sequential(
+        [
+            keras.Input((8, 8, 4)),
+            layers.Conv2D(6, 3, groups=2, activation="relu"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(2),
+        ]
+    ),
     "conv1d": lambda: keras.Sequential(
         [
             keras.Input((9, 2)),

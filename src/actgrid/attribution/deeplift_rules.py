@@ -15,6 +15,7 @@ from actgrid.attribution.gradient_rules import (
     PRODUCTS,
     PathOperation,
     get_attribute,
+    is_linear_call,
     list_path_operations,
     make_rule_error,
     repeat_operation,
@@ -95,6 +96,8 @@ def _choose_rule(entry: PathOperation) -> str | None:
         return "identity"
     if kind in LINEAR:
         return "linear" if kind not in _FUSED or (depends[0] and count == 1) else None
+    if is_linear_call(entry):
+        return "linear"
     if kind in ("Select", "SelectV2") and not depends[0]:
         return "linear"
     if kind in ("RealDiv", "DivNoNan"):

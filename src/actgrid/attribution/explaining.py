@@ -229,8 +229,8 @@ def explain(
         deeplift: `baseline` (0). lrp: `rule` (``"composite"``), `epsilon` (0.05 of the root mean
         square of a layer's outputs), `gamma` (0.25). ``"epsilon"`` and ``"gamma"`` apply to all
         layers with weights; ``"composite"`` applies gamma to the lower half of the convolutions,
-        epsilon to the other convolutions, and LRP-0 to matrix products. A bias absorbs its share
-        of the relevance.
+        epsilon to the other convolutions, and LRP-0 to matrix products and grouped convolutions.
+        A bias absorbs its share of the relevance.
     class activation maps
         `token_grid`: (h, w), for a layer of (N, T, C) tokens, such as a vision transformer's, if
         the grid cannot be inferred from the patch embedding; leading class tokens are skipped.

@@ -19,6 +19,7 @@ __all__ = [
     "PathOperation",
     "collect_dependent",
     "get_attribute",
+    "is_linear_call",
     "list_path_operations",
     "make_rule_error",
     "repeat_operation",
@@ -113,6 +114,27 @@ def list_path_operations(
             pairs = zip(candidate.operation.inputs, candidate.depends, strict=True)
             needed.update(tensor.name for tensor, depends in pairs if depends)
     return path[::-1]
+
+
+def is_linear_call(entry: PathOperation) -> bool:
+    """Return whether an operation calls a function that is linear in the dependent inputs.
+
+    Keras calls such a function for grouped convolutions.
+    """
+    operation, depends = entry
+    if operation.type not in ("PartitionedCall", "StatefulPartitionedCall"):
+        return False
+    function = operation.graph._get_function(operation.get_attr("f").name)
+    graph = getattr(function, "graph", None)
+    if graph is None or len(graph.outputs) != 1:
+        return False
+    explained = [tensor for tensor, flag in zip(graph.inputs, depends, strict=True) if flag]
+    path = list_path_operations(graph.get_operations(), explained, graph.outputs[0])
+    return all(
+        inner.operation.type in LINEAR
+        or (inner.operation.type in WEIGHTED | {"Mul"} and sum(inner.depends) == 1)
+        for inner in path
+    )
 
 
 def collect_dependent(operations: Iterable[Any], explained: Iterable[Any]) -> set[str]:

@@ -18,6 +18,7 @@ from actgrid.attribution.gradient_rules import (
     PathOperation,
     collect_dependent,
     get_attribute,
+    is_linear_call,
     list_path_operations,
     make_rule_error,
     repeat_operation,
@@ -60,7 +61,7 @@ def set_lrp_rules(
     the rules of `set_relevance_rules`; a function of single values passes its relevance on.
 
     With ``"composite"``, the convolutions of the lower half have the gamma rule, the other
-    convolutions the epsilon rule, and matrix products LRP-0.
+    convolutions the epsilon rule, and matrix products and grouped convolutions LRP-0.
 
     Parameters
     ----------
@@ -154,7 +155,11 @@ def _choose_other_rule(entry: PathOperation) -> str | None:
     if kind in ("Square", "SquaredDifference"):
         return "half"
     is_safe = kind in LINEAR | MAXIMA | MINIMA | PRODUCTS | _PIECEWISE_LINEAR
-    if is_safe or kind in ("IdentityN", "LogSoftmax", "Select", "SelectV2", "Softmax"):
+    if (
+        is_safe
+        or is_linear_call(entry)
+        or kind in ("IdentityN", "LogSoftmax", "Select", "SelectV2", "Softmax")
+    ):
         return "gradient"
     return None
 
