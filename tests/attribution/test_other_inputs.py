@@ -385,8 +385,9 @@ def test_pixels_are_for_images() -> None:
 
 
 def test_comparison_of_methods_on_sequences() -> None:
+    methods = ["saliency", "occlusion"]
     sheet = actgrid.compare_methods(
-        make_model("sequence"), make_x("sequence"), ["saliency", "occlusion"], target=0
+        make_model("sequence"), make_x("sequence"), methods, target=0, metrics=[]
     )
     assert sheet.titles == ("input", "saliency", "occlusion")
     assert len(sheet) == 6
