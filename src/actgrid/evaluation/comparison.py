@@ -31,13 +31,19 @@ from actgrid.rendering import Attribution, Sheet, lay_out_sheet
 from actgrid.rendering.color_bar import draw_color_bar
 from actgrid.rendering.sheet import pad_pictures
 
-__all__ = ["MethodComparison", "compare_methods", "compare_request", "format_targets"]
+__all__ = [
+    "DEFAULT_METHODS",
+    "MethodComparison",
+    "compare_methods",
+    "compare_request",
+    "format_targets",
+]
 
 # Longest side of a picture in the table, in pixels.
 _MAX_SIDE = 512
 # One method of each family, as methods of a family give similar maps. These methods take seconds
 # and need no optional packages.
-_DEFAULT_METHODS = ("gradcam", "smoothgrad", "integrated_gradients", "occlusion")
+DEFAULT_METHODS = ("gradcam", "smoothgrad", "integrated_gradients", "occlusion")
 # Fewer steps than `evaluate` takes: the scores of a sheet have three digits.
 _DEFAULT_METRICS: Mapping[str, Mapping[str, Any]] = {
     "deletion": {"steps": 20},
@@ -315,7 +321,7 @@ def _parse_methods(methods: Any) -> dict[Method, dict[str, Any]]:
         options_by_method = {find_method(name): dict(options) for name, options in methods.items()}
     else:
         is_list = isinstance(methods, Iterable) and not isinstance(methods, str)
-        names = _DEFAULT_METHODS if methods is None else methods if is_list else [methods]
+        names = DEFAULT_METHODS if methods is None else methods if is_list else [methods]
         options_by_method = {find_method(name): {} for name in names}
     if not options_by_method:
         raise OptionError("methods must name at least one method")

@@ -352,6 +352,7 @@ class Method(BaseModel):
     summary: str
     source: str = Field(description="Author, year and title of the paper.")
     layer: bool = Field(description="Whether the method uses a layer, which can be chosen.")
+    is_compared: bool = Field(description="Whether the page compares the method at first.")
 
 
 class Control(BaseModel):

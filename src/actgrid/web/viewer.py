@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from actgrid.encoding import encode, encode_png, make_blank_levels
 from actgrid.errors import NotFoundError
+from actgrid.evaluation.comparison import DEFAULT_METHODS
 from actgrid.models import LayerInfo
 from actgrid.models.drawing import draw_layer
 from actgrid.models.types import ModelLike
@@ -179,6 +180,7 @@ class Viewer:
                     "summary": method.summary,
                     "source": method.source,
                     "layer": method.takes_layer,
+                    "is_compared": method.name in DEFAULT_METHODS,
                 }
                 for method in methods.values()
             ],

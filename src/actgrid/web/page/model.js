@@ -7,8 +7,6 @@ import { defaults } from "./state.js";
 
 /** @type {(string | null)[]} */
 const HEATMAP_KINDS = ["image", "volume", "sequence"];
-// Methods that are compared at first: one of each family.
-const COMPARED_METHODS = ["gradcam", "smoothgrad", "integrated_gradients", "occlusion"];
 
 export class Model {
   /** @param {Api.Model} about */
@@ -160,7 +158,7 @@ export class Model {
    */
   getComparedMethods({ methods }) {
     const usable = this.methods.filter(({ layer }) => !layer || this.heatmapLayers.length);
-    const preferred = usable.filter(({ name }) => COMPARED_METHODS.includes(name));
+    const preferred = usable.filter(({ is_compared: isCompared }) => isCompared);
     if (methods === null) return this.is_live && preferred.length ? preferred : usable;
     const names = methods.split(",");
     return names.flatMap((name) => this.methods.filter((method) => method.name === name));
