@@ -406,7 +406,7 @@ def evaluation_as_dict(evaluation: Evaluation, picture: Path | None) -> dict[str
 
 def print_attribution(file: Path, attribution: Attribution, picture: Path) -> None:
     """Print the method, target and picture path of an attribution in one line."""
-    from actgrid.evaluation import format_targets
+    from actgrid.evaluation.comparison import format_targets
     from actgrid.rendering import TextAttribution
 
     (target,) = format_targets(attribution)

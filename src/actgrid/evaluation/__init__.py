@@ -1,7 +1,7 @@
 """Metrics of attribution maps, and comparisons of attribution methods."""
 
 from actgrid.evaluation.agreement import Agreement, measure_agreement
-from actgrid.evaluation.comparison import MethodComparison, compare_methods, format_targets
+from actgrid.evaluation.comparison import MethodComparison, compare_methods
 from actgrid.evaluation.evaluating import evaluate
 from actgrid.evaluation.results import Evaluation, EvaluationCurve
 
@@ -12,6 +12,5 @@ __all__ = [
     "MethodComparison",
     "compare_methods",
     "evaluate",
-    "format_targets",
     "measure_agreement",
 ]
