@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from keras import layers
 
@@ -83,6 +83,7 @@ def test_all_coalitions_give_exact_shapley_values(count: int, seed: int) -> None
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(2, 40), st.integers(2, 300), st.integers(0, 9))
+@example(36, 72, 0)  # the sets of one size use up the samples
 def test_drawn_coalitions_are_balanced(count: int, samples: int, seed: int) -> None:
     visible, weights = _choose_coalitions(count, samples, seed)
     assert len(visible) == len(weights) <= samples

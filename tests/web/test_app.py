@@ -296,7 +296,7 @@ def test_head_returns_status_and_headers_of_get(
     parameters = {"image": images["photo0.png"], "layer": node_index["conv"], "channel": 1}
     parameters |= {"method": "gradcam", "target": "dog", "normalize": "minmax", "scope": "layer"}
     urls = [path.format(**parameters) for path, methods in operations.items() if "get" in methods]
-    assert len(urls) == 25
+    assert len(urls) == 23
     urls += ["/", "/main.js", "/style.css", "/api/openapi.json", "/nowhere", "/api/nowhere"]
     urls += [f"/api/images/{parameters['image']}/layers/999.json", "/api/images/xyz/picture.png"]
     statuses = set()

@@ -131,7 +131,9 @@ def _choose_coalitions(segments: int, samples: int, seed: int) -> _Coalitions:
             rows += [row, 1 - row]
         visible += rows[:left]
         weights += [remaining_weights.sum() / left] * left
-    return _Coalitions(np.array(visible).reshape(len(weights), segments), np.array(weights))
+    # Without drawn sets, the sets that are used have the whole weight.
+    total = sum(weights) or 1.0
+    return _Coalitions(np.array(visible).reshape(len(weights), segments), np.array(weights) / total)
 
 
 def _solve(
