@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import keras
@@ -61,6 +62,30 @@ def test_frame_has_a_row_for_each_image_and_a_column_for_each_metric(
         ("saliency", 0, "3"),
         ("saliency", 0, "0"),
     ]
+
+
+def test_metrics_of_the_same_runs_share_them(
+    network: Any, samples: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[int] = []
+    for module in ("subset_metrics", "masked_scores"):
+        name = f"actgrid.evaluation.{module}.score_masked_images"
+        score = importlib.import_module(f"actgrid.evaluation.{module}").score_masked_images
+
+        def count_runs(*arguments: Any, score: Any = score, **options: Any) -> Any:
+            runs.append(arguments[2])
+            return score(*arguments, **options)
+
+        monkeypatch.setattr(name, count_runs)
+    names = ["mu_fidelity", "infidelity", "average_drop", "average_increase", "average_gain"]
+    for baseline in (0, np.zeros(3)):  # an array cannot be compared with that of another metric
+        together = actgrid.evaluate(network, samples, "gradcam", names, baseline=baseline).values
+        assert runs == ([200, 1] if np.ndim(baseline) == 0 else [200, 200, 1, 1, 1])
+        runs.clear()
+        for name in names:
+            alone = actgrid.evaluate(network, samples, "gradcam", [name], baseline=baseline)
+            np.testing.assert_array_equal(alone.values[name], together[name])
+        runs.clear()
 
 
 def test_batches_do_not_change_values(network: Any, samples: Array) -> None:

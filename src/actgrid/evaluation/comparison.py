@@ -18,7 +18,7 @@ from actgrid.evaluation.evaluating import (
     Candidate,
     check_metric_needs,
     evaluate_request,
-    make_explainer,
+    explain_candidate,
 )
 from actgrid.evaluation.metric import Metric
 from actgrid.evaluation.metrics import parse_metrics
@@ -32,6 +32,7 @@ from actgrid.rendering.color_bar import draw_color_bar
 from actgrid.rendering.sheet import pad_pictures
 
 __all__ = [
+    "COMPARED_METRICS",
     "DEFAULT_METHODS",
     "MethodComparison",
     "compare_methods",
@@ -45,7 +46,7 @@ _MAX_SIDE = 512
 # and need no optional packages.
 DEFAULT_METHODS = ("gradcam", "smoothgrad", "integrated_gradients", "occlusion")
 # Fewer steps than `evaluate` takes: the scores of a sheet have three digits.
-_DEFAULT_METRICS: Mapping[str, Mapping[str, Any]] = {
+COMPARED_METRICS: Mapping[str, Mapping[str, Any]] = {
     "deletion": {"steps": 20},
     "insertion": {"steps": 20},
 }
@@ -201,7 +202,7 @@ def compare_methods(
     check_options(list(options_by_method), layer, {})
     for method, method_options in options_by_method.items():
         check_options([method], None, method_options)
-    options_by_metric = parse_metrics(_DEFAULT_METRICS if metrics is None else metrics, {})
+    options_by_metric = parse_metrics(COMPARED_METRICS if metrics is None else metrics, {})
     check_metric_needs(options_by_metric, (), has_regions=False)
     request = prepare_request(model, x, target, **pick_options(options, RequestOptions))
     overlay = cast(OverlayOptions, pick_options(options, OverlayOptions))
@@ -247,11 +248,9 @@ def compare_request(
     candidates: dict[str, Candidate] = {}
     with show_progress(len(methods), "explaining", progress) as advance:
         for method, options in methods.items():
-            chosen_layer = layer if method.takes_layer else None
-            attribution = request.explain(method, chosen_layer, options)
-            explain = make_explainer(method, chosen_layer, options)
-            attributions[method.name] = attribution
-            candidates[method.name] = Candidate(attribution.values, explain)
+            attributions[method.name], candidates[method.name] = explain_candidate(
+                request, method, layer, options
+            )
             advance()
     evaluation = None
     if metrics:

@@ -30,7 +30,7 @@ __all__ = [
     "check_metric_needs",
     "evaluate",
     "evaluate_request",
-    "make_explainer",
+    "explain_candidate",
 ]
 
 DEFAULT_METRICS = ("deletion", "insertion")
@@ -231,10 +231,7 @@ def evaluate(
     count = len(request.map_samples)
     for name, entry in entries.items():
         if isinstance(entry, _MethodChoice):
-            chosen_layer = layer if entry.method.takes_layer else None
-            attribution = request.explain(entry.method, chosen_layer, entry.options)
-            explain = make_explainer(entry.method, chosen_layer, entry.options)
-            candidates[name] = Candidate(attribution.values, explain)
+            _, candidates[name] = explain_candidate(request, entry.method, layer, entry.options)
         else:
             values = entry.values if isinstance(entry, Attribution) else entry
             candidates[name] = Candidate(read_maps(values, count, name))
@@ -337,21 +334,30 @@ def check_metric_needs(
             )
 
 
-def make_explainer(
-    method: Method, layer: LayerLike | None, options: Mapping[str, Any]
-) -> Callable[[ExplainedBatch], npt.NDArray[np.float32]]:
-    """Return a function that computes the maps of a method for a batch.
+def explain_candidate(
+    request: ExplanationRequest,
+    method: Method,
+    layer: LayerLike | None,
+    options: Mapping[str, Any],
+) -> tuple[Attribution, Candidate]:
+    """Compute the maps of a method for a request; return them also as a candidate.
 
-    The maps have a value for each position, see `align_maps`.
+    Parameters
+    ----------
+    layer
+        Layer, if the method uses one; None: the default layer.
+    options
+        Options of the method, by name.
     """
+    attribution = request.explain(method, layer, options)
     arguments = {**options, "layer": layer} if method.takes_layer else dict(options)
 
     def explain(batch: ExplainedBatch) -> npt.NDArray[np.float32]:
         result = method.run(batch, **arguments)
-        attribution: BatchAttribution = result[0] if method.explains_several else result
-        return align_maps(np.nan_to_num(attribution.values), batch, method.name)
+        first: BatchAttribution = result[0] if method.explains_several else result
+        return align_maps(np.nan_to_num(first.values), batch, method.name)
 
-    return explain
+    return attribution, Candidate(attribution.values, explain)
 
 
 def evaluate_request(

@@ -23,7 +23,7 @@ def average_drop(
     maps: EvaluatedMaps, *, baseline: Any = 0.0, score_type: ScoreType = "probability"
 ) -> MetricResult:
     """Relative decrease of the score if the map masks the input; 0 for an increase."""
-    scores, masked = _score_masked(maps, baseline, score_type)
+    scores, masked = maps.compute_once(_score_masked, baseline, score_type)
     drop = np.maximum(scores - masked, 0)
     return MetricResult(np.divide(drop, scores, np.full_like(drop, np.nan), where=scores > 0))
 
@@ -37,14 +37,14 @@ def average_increase(
     maps: EvaluatedMaps, *, baseline: Any = 0.0, score_type: ScoreType = "probability"
 ) -> MetricResult:
     """1 if the score increases where the map masks the input, else 0."""
-    scores, masked = _score_masked(maps, baseline, score_type)
+    scores, masked = maps.compute_once(_score_masked, baseline, score_type)
     return MetricResult((masked > scores).astype(np.float64))
 
 
 @metric("average_gain", "Zhang 2023, https://arxiv.org/abs/2301.07002", is_higher_better=True)
 def average_gain(maps: EvaluatedMaps, *, baseline: Any = 0.0) -> MetricResult:
     """Increase of the probability relative to its distance from 1; 0 for a decrease."""
-    scores, masked = _score_masked(maps, baseline, "probability")
+    scores, masked = maps.compute_once(_score_masked, baseline, "probability")
     gain = np.maximum(masked - scores, 0)
     is_defined = maps.uses_probabilities("probability") & (scores < 1)
     return MetricResult(np.divide(gain, 1 - scores, np.full_like(gain, np.nan), where=is_defined))

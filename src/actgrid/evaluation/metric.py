@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -33,6 +33,7 @@ MetricNeed = Literal["model", "method", "region"]
 
 ScoreType = Literal["probability", "logit"]
 
+_Result = TypeVar("_Result")
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -64,6 +65,19 @@ class EvaluatedMaps:
     maps: npt.NDArray[np.float32]
     explain: Callable[[ExplainedBatch], npt.NDArray[np.float32]] | None
     regions: npt.NDArray[np.bool_] | None
+    _results: dict[Any, Any] = field(default_factory=dict, init=False)
+
+    def compute_once(self, compute: Callable[..., _Result], *arguments: Any) -> _Result:
+        """Return ``compute(self, *arguments)``; metrics that ask for the same share the result."""
+        key = compute, *arguments
+        try:
+            hash(key)
+        except TypeError:  # a baseline may be an array
+            return compute(self, *arguments)
+        if key not in self._results:
+            self._results[key] = compute(self, *arguments)
+        result: _Result = self._results[key]
+        return result
 
     def uses_probabilities(self, score_type: ScoreType) -> bool:
         """Return whether to use probabilities: those of a softmax or sigmoid, if there is one."""

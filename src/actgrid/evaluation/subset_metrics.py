@@ -29,8 +29,8 @@ def mu_fidelity(
     seed: int = 0,
 ) -> MetricResult:
     """Rank correlation of the attributions of random parts with the score's decrease."""
-    attributions, decreases = _hide_random_cells(
-        maps, samples, grid_size, hidden_fraction, baseline, score_type, seed
+    attributions, decreases = maps.compute_once(
+        _hide_random_cells, samples, grid_size, hidden_fraction, baseline, score_type, seed
     )
     # A constant map or score says nothing about the order of the other.
     return MetricResult(np.nan_to_num(correlate_ranks(attributions, decreases)))
@@ -48,8 +48,8 @@ def infidelity(
     seed: int = 0,
 ) -> MetricResult:
     """Mean squared error of the attributions of random parts as the score's decrease."""
-    attributions, decreases = _hide_random_cells(
-        maps, samples, grid_size, hidden_fraction, baseline, score_type, seed
+    attributions, decreases = maps.compute_once(
+        _hide_random_cells, samples, grid_size, hidden_fraction, baseline, score_type, seed
     )
     # The attributions are scaled by least squares, since the unit of a map is arbitrary.
     squares = (attributions**2).sum(1)

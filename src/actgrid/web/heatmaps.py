@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from actgrid.attribution.packages import has_packages
 from actgrid.attribution.requests import ExplanationRequest, prepare_request
 from actgrid.encoding import encode_png
 from actgrid.errors import NotFoundError
+from actgrid.evaluation.comparison import COMPARED_METRICS
 from actgrid.evaluation.evaluating import Candidate, evaluate_request
 from actgrid.evaluation.metrics import parse_metrics
 from actgrid.models.labels import find_class_index
@@ -38,8 +38,6 @@ __all__ = ["Heatmaps"]
 _Key = tuple[str, str, str, "int | None", "str | None"]
 # Description of a heatmap, its PNG file, and the values of its map, (1, ...).
 _Result = tuple[dict[str, Any], bytes, npt.NDArray[np.float32]]
-# Metrics that the page shows for each method, with fewer steps than `actgrid.evaluate`.
-_METRICS: Mapping[str, Mapping[str, Any]] = {"deletion": {"steps": 20}, "insertion": {"steps": 20}}
 
 
 class Heatmaps:
@@ -178,7 +176,7 @@ class Heatmaps:
 
             def evaluate(task: LongTask) -> dict[str, Any]:
                 request = self._prepare_request(stored, prepared, target, task)
-                metrics = parse_metrics(_METRICS, {})
+                metrics = parse_metrics(COMPARED_METRICS, {})
                 candidates = {method: Candidate(maps)}
                 evaluation = evaluate_request(request.with_predicted_classes(), candidates, metrics)
                 return {
