@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from actgrid.errors import ModelError
 from actgrid.models.calls import Call
+from actgrid.models.frameworks import tensorflow
 
 __all__ = [
     "CONVOLUTIONS",
@@ -22,6 +23,7 @@ __all__ = [
     "is_linear_call",
     "list_path_operations",
     "make_rule_error",
+    "register_gradients",
     "repeat_operation",
     "set_gradient",
 ]
@@ -188,6 +190,21 @@ def make_rule_error(method: str, operation: Any, calls: Sequence[Call]) -> Model
         f"{method} has no rule for the operation {operation.type}{place}: use {hint}"
         "integrated_gradients, which needs no rules"
     )
+
+
+def register_gradients(prefix: str, rules: Mapping[str, Callable[..., Any]]) -> dict[str, str]:
+    """Register gradient functions with TensorFlow; return their registered names.
+
+    Parameters
+    ----------
+    prefix
+        Start of the registered names, which no other caller uses.
+    rules
+        Name of a rule -> its gradient function.
+    """
+    for name, rule in rules.items():
+        tensorflow().RegisterGradient(prefix + name)(rule)
+    return {name: prefix + name for name in rules}
 
 
 def set_gradient(operation: Any, name: str, **attributes: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from actgrid.attribution.gradient_rules import set_gradient
+from actgrid.attribution.gradient_rules import register_gradients, set_gradient
 from actgrid.errors import ModelError
 from actgrid.models.frameworks import keras, tensorflow
 
@@ -252,6 +252,4 @@ def _register_gradients() -> dict[str, str]:
         "SelectV2": select,
         "Identity": identity,
     }
-    for name, gradient in gradients.items():
-        tf.RegisterGradient(_GRADIENT_PREFIX + name)(gradient)
-    return {name: _GRADIENT_PREFIX + name for name in gradients}
+    return register_gradients(_GRADIENT_PREFIX, gradients)

@@ -21,6 +21,7 @@ from actgrid.attribution.gradient_rules import (
     is_linear_call,
     list_path_operations,
     make_rule_error,
+    register_gradients,
     repeat_operation,
     set_gradient,
 )
@@ -325,6 +326,4 @@ def _register_rules() -> dict[str, str]:
         "numerator": _keep_numerator,
         "pass": _pass,
     }
-    for name, rule in rules.items():
-        tensorflow().RegisterGradient(_PREFIX + name)(rule)
-    return {name: _PREFIX + name for name in rules}
+    return register_gradients(_PREFIX, rules)

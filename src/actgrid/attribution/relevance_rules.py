@@ -8,6 +8,7 @@ from typing import Any
 
 from actgrid.attribution.gradient_rules import (
     collect_dependent,
+    register_gradients,
     repeat_operation,
     set_gradient,
 )
@@ -153,6 +154,4 @@ def _register_rules() -> dict[str, str]:
         "ratio": ratio,
         "swish": swish,
     }
-    for name, rule in rules.items():
-        tf.RegisterGradient(_PREFIX + name)(rule)
-    return {name: _PREFIX + name for name in rules}
+    return register_gradients(_PREFIX, rules)
