@@ -9,6 +9,7 @@ import pytest
 
 import actgrid
 from actgrid.errors import OptionError
+from actgrid.rendering.backends import load_backend
 from actgrid.rendering.normalize import Normalization, parse_normalize
 
 
@@ -40,6 +41,38 @@ def test_minmax_rounds_to_nearest() -> None:
 def test_symmetric_puts_zero_in_the_middle() -> None:
     # 127.5 / 2 per unit, from 128.
     assert render_levels([-2, -1, 0, 1, 1.5], normalize="symmetric") == [0, 64, 128, 191, 223]
+
+
+@pytest.mark.parametrize(
+    ("normalize", "low", "high", "meanings"),
+    [
+        # mean 1.5, std 0.5: 0.5 - 128 and 255.5 - 128 levels from the mean, 64 levels for each std.
+        ("standard", 0.50390625, 2.49609375, ("mean \N{MINUS SIGN} 2 std", "mean + 2 std")),
+        ("minmax", 1, 2, ("minimum", "maximum")),
+        ("symmetric", -2, 2, ("\N{MINUS SIGN} largest absolute value", "largest absolute value")),
+        ("percentile(0, 100)", 1, 2, ("percentile 0", "percentile 100")),
+        ("range(-1, 4)", -1, 4, ("-1", "4")),
+    ],
+)
+def test_range_is_in_the_middle_of_the_end_levels(
+    normalize: str, low: float, high: float, meanings: tuple[str, str]
+) -> None:
+    tiles = np.array([[[[1, 2, 1, 2]]]], np.float32)
+    normalization = parse_normalize(normalize)
+    backend = load_backend("numpy")
+    mapping = normalization.compute_mapping(tiles, backend.measure(tiles, 1), "channel", backend)
+    assert [values.item() for values in mapping.compute_range()] == pytest.approx([low, high])
+    assert normalization.describe_range() == meanings
+
+
+def test_range_of_a_constant_tile_is_its_value() -> None:
+    tiles = np.full((1, 1, 2, 2), 7, np.float32)
+    backend = load_backend("numpy")
+    for normalize in ("standard", "minmax"):
+        normalization = parse_normalize(normalize)
+        stats = backend.measure(tiles, 1)
+        mapping = normalization.compute_mapping(tiles, stats, "channel", backend)
+        assert [values.item() for values in mapping.compute_range()] == [7, 7]
 
 
 def test_percentile_equals_numpy() -> None:

@@ -37,6 +37,7 @@ GET_PATHS = [
     "/api/images/{image}/layers/{layer}/attention.json",
     "/api/images/{image}/layers/{layer}/attention.bin",
     "/api/images/{image}/layers/{layer}/{normalize}/{scope}.png",
+    "/api/images/{image}/layers/{layer}/{normalize}/{scope}.json",
     "/api/images/{image}/heatmaps/{method}/{target}.json",
     "/api/images/{image}/heatmaps/{method}/{target}.png",
     "/api/images/{image}/heatmaps/{method}/{target}/progress.json",

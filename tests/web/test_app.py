@@ -14,6 +14,7 @@ from time import sleep
 from typing import Any
 
 import httpx
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -140,6 +141,37 @@ def test_levels_contain_tiles_of_render_model(
         row, column = divmod(channel, tiles["columns"])
         tile = levels[row * height : (row + 1) * height, column * width : (column + 1) * width]
         assert_levels_agree(tile, expected.tile(channel))
+
+
+NORMALIZED_RANGES = {
+    "standard": (lambda x: (x.mean() - 127.5 / 64 * x.std(), x.mean() + 127.5 / 64 * x.std())),
+    "minmax": (lambda x: (x.min(), x.max())),
+    "symmetric": (lambda x: (-np.abs(x).max(), np.abs(x).max())),
+    "percentile(5, 95)": (lambda x: tuple(np.percentile(x, (5, 95)))),
+    "range(-1, 2)": (lambda x: (-1, 2)),
+}
+
+
+@pytest.mark.parametrize("normalize", NORMALIZED_RANGES)
+def test_range_contains_the_values_of_the_end_colours(
+    client: Client,
+    images: dict[str, str],
+    node_index: dict[str, int],
+    model: Any,
+    photos: Path,
+    normalize: str,
+) -> None:
+    url = f"/api/images/{images['photo0.png']}/layers/{node_index['last']}/{normalize}"
+    inner = keras.Model(model.input, model.get_layer("last").output)
+    x = inner.predict(actgrid.load_images(photos / "photo0.png", model=model), verbose=0)[0]
+    compute_range = NORMALIZED_RANGES[normalize]
+    for scope, tiles in {"layer": [x], "channel": np.moveaxis(x, 2, 0)}.items():
+        color_range = client.get(f"{url}/{scope}.json").json()
+        expected = np.array([compute_range(tile.astype(np.float64)) for tile in tiles])
+        if normalize.startswith("range"):
+            expected = expected[:1]
+        np.testing.assert_allclose(color_range["low"], expected[:, 0], 1e-4, 1e-6)
+        np.testing.assert_allclose(color_range["high"], expected[:, 1], 1e-4, 1e-6)
 
 
 def test_layer_statistics_and_histograms(
@@ -647,7 +679,7 @@ def test_documentation_lists_all_routes(client: Client) -> None:
     }
     documentation = (Path(__file__).parents[2] / "docs" / "viewer.md").read_text()
     rows = re.findall(r"^\| ([A-Z]+) \| `(/api/[^`]+)` \| \S.* \|$", documentation, re.MULTILINE)
-    assert len(rows) == len(set(rows)) == 25
+    assert len(rows) == len(set(rows)) == 26
     assert operations == {*rows, *(("HEAD", path) for method, path in rows if method == "GET")}
 
 

@@ -69,8 +69,9 @@ def test_site_contains_all_offered_resources(site: Path) -> None:
             expected |= {f"layers/{layer}.json", f"layers/{layer}/histograms.json"}
             for normalize in model_info["controls"]["layer"]["normalize"]["choices"]:
                 expected |= {
-                    f"layers/{layer}/{normalize}/{scope}.png"
+                    f"layers/{layer}/{normalize}/{scope}.{suffix}"
                     for scope in model_info["controls"]["layer"]["scope"]["choices"]
+                    for suffix in ("json", "png")
                 }
         for method in ("gradcam", "saliency"):
             expected |= {f"heatmaps/{method}/predicted.{suffix}" for suffix in ("json", "png")}

@@ -32,7 +32,7 @@ OpenPage = Callable[..., AbstractContextManager[Page]]
 
 # Layers of the demo model. The page shows the activation of the first convolution initially.
 CONV, STEM, LAST, DENSE = "stem_conv", "stem_relu", "head_relu", "predictions"
-CANVAS = "#layer .first canvas"
+CANVAS = "#layer .first .grid"
 # Returns the pixels of a rectangle of a canvas as a PNG file in base64.
 READ_PIXELS = """(canvas, {x, y, width, height}) => {
   const copy = Object.assign(document.createElement("canvas"), {width, height});
@@ -388,6 +388,28 @@ def test_normalization_and_scope(open_page: OpenPage) -> None:
         expect(page.locator(CANVAS)).to_have_attribute("data-shown", shown)
 
 
+def test_colour_bar_shows_values_of_the_end_colours(
+    open_page: OpenPage, activations: dict[str, Array]
+) -> None:
+    x = activations[STEM][0]
+    with open_page("#normalize=minmax") as page:
+        wait_for(page, STEM, "minmax", "channel")
+        ends = page.locator("#layer .first .colour-scale .value")
+        expect(ends).to_have_text(["minimum of each tile", "maximum of each tile"])
+        choose(page, "#layer", "Normalization", "standard")
+        expect(ends).to_have_text(["mean \u2212 2 std of each tile", "mean + 2 std of each tile"])
+        choose(page, "#layer", "Normalization", "minmax")
+        choose(page, "#layer", "Scope", "layer")
+        expect(ends).to_have_text(["0", format(x.max(), ".4g")])
+        follow_link(page, "#normalize=minmax&channel=1")
+        ends = page.locator("#channel .colour-scale .value")
+        expect(ends).to_have_text([format(x[..., 1].min(), ".4g"), format(x[..., 1].max(), ".4g")])
+        # The bar has the colours of the colormap from left to right.
+        box = {"x": 0, "y": 0, "width": 256, "height": 1}
+        bar = decode_png(page.locator("#channel .bar").first.evaluate(READ_PIXELS, box))
+        np.testing.assert_array_equal(bar[0], palette("viridis"))
+
+
 def test_show_dead_or_live_channels(open_page: OpenPage, activations: dict[str, Array]) -> None:
     flat = activations[LAST][0].reshape(-1, activations[LAST].shape[-1])
     dead = np.flatnonzero(flat.min(0) == flat.max(0))
@@ -449,10 +471,10 @@ def test_enlarged_channel_equals_render(
 ) -> None:
     grid = actgrid.render(activations[STEM])
     with open_page("#channel=9") as page:
-        tile = page.locator("#channel .figures canvas").first
+        tile = page.locator("#channel .figures .tile").first
         expect(tile).to_have_attribute("data-shown", re.compile(f"^{STEM}[|]9[|]"))
         assert_enlarged_levels_agree(read_canvas(tile), grid.tile(9), "viridis", 4)
-        overlay = page.locator("#channel .figures canvas").nth(1)
+        overlay = page.locator("#channel .figures .tile").nth(1)
         before = read_canvas(overlay)
         page.locator("#channel").get_by_label("Overlay alpha").fill("0")
         expect(page).to_have_url(re.compile("blend=0(&|$)"))
@@ -626,7 +648,7 @@ def test_keyboard_navigation(open_page: OpenPage) -> None:
         expect(page.locator("#status")).to_contain_text("Channel 2")
         page.keyboard.press("Enter")
         expect(page.locator("#channel h2")).to_have_text("Channel 2")
-        expect(page.locator("#channel .figures canvas").first).to_have_attribute(
+        expect(page.locator("#channel .figures .tile").first).to_have_attribute(
             "data-shown", re.compile("[|]2[|]")
         )
         page.keyboard.press("ArrowRight")
@@ -663,7 +685,7 @@ def test_compare_two_images(open_page: OpenPage) -> None:
         wait_for(page, STEM)
         first, other, *_ = get_image_ids(page)
         page.get_by_role("button", name="Compare with flipped.png").click()
-        second = "#layer .second canvas"
+        second = "#layer .second .grid"
         wait_for(page, STEM, other, canvas=second)
         wait_for(page, STEM, first)
         assert parse_hash(page) == {"compare": other}
@@ -902,7 +924,7 @@ def test_remove_uploaded_images_only(open_page: OpenPage, url: str) -> None:
         assert get_state(page)["image"] != image
         page.get_by_role("button", name="cat.png", exact=True).click()
         page.get_by_role("button", name="Compare with maroon.png", exact=True).click()
-        wait_for(page, STEM, canvas="#layer .second canvas")
+        wait_for(page, STEM, canvas="#layer .second .grid")
         page.get_by_role("button", name="Remove maroon.png", exact=True).click()
         expect(page.locator("#layer .second")).to_be_hidden()
         expect(page.locator("#images h2")).to_have_text("cat.png")
@@ -1046,7 +1068,7 @@ def test_controls_fit_on_a_phone(open_page: OpenPage, link: str) -> None:
             is_wide = "(element) => element.scrollWidth > element.clientWidth"
             assert "open=*" in link or not scroller.evaluate(is_wide)
         if link == "#":
-            page.locator("#layer .first canvas").wait_for()
+            page.locator("#layer .first .grid").wait_for()
             expect(page.locator("#layer").get_by_label("Columns")).to_be_in_viewport(ratio=1)
 
 

@@ -15,6 +15,13 @@ __all__ = ["Mapping", "Normalization", "choose_render_dtype", "parse_normalize"]
 
 Float64s = npt.NDArray[np.float64]
 
+# Normalization without limits -> what the lowest and the highest colour stand for.
+_RANGES = {
+    "standard": ("mean \N{MINUS SIGN} 2 std", "mean + 2 std"),
+    "minmax": ("minimum", "maximum"),
+    "symmetric": ("\N{MINUS SIGN} largest absolute value", "largest absolute value"),
+}
+
 
 def choose_render_dtype(dtype: np.dtype[Any]) -> type[np.float32] | type[np.float64]:
     """Return the float dtype in which activations of a dtype are converted to levels.
@@ -62,6 +69,22 @@ class Mapping:
     scale: Float64s
     base: Float64s
 
+    @np.errstate(divide="ignore", over="ignore", invalid="ignore")
+    def compute_range(self) -> tuple[Float64s, Float64s]:
+        """Compute the values that the lowest and the highest colour stand for.
+
+        Returns
+        -------
+        tuple of numpy.ndarray
+            For each tile, the values in the middle of the values with the levels 0 and 255, not
+            clipped. Both are `shift` for a tile that is drawn in one level.
+        """
+        low, high = (
+            np.where(self.scale > 0, self.shift + (level + 0.5 - self.base) / self.scale, self.shift)
+            for level in (0, 255)
+        )
+        return low, high
+
 
 @dataclass(frozen=True)
 class Normalization:
@@ -69,6 +92,19 @@ class Normalization:
 
     name: str
     limits: tuple[float, ...] = ()
+
+    def describe_range(self) -> tuple[str, str]:
+        """Return what the lowest and the highest colour stand for, such as "minimum".
+
+        See `Mapping.compute_range` for the values.
+        """
+        if self.name == "percentile":
+            low, high = (f"percentile {limit:g}" for limit in self.limits)
+        elif self.name == "range":
+            low, high = (f"{limit:g}" for limit in self.limits)
+        else:
+            low, high = _RANGES[self.name]
+        return low, high
 
     @np.errstate(divide="ignore", over="ignore", invalid="ignore")
     def compute_mapping(

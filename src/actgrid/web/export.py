@@ -174,10 +174,9 @@ def _iterate_resources(
                 partial(viewer.get_histograms, image, layer),
             )
             for normalize, scope in renderings:
-                yield (
-                    f"{prefix}/layers/{layer}/{normalize}/{scope}.png",
-                    partial(viewer.get_levels, image, layer, normalize, scope),
-                )
+                levels = f"{prefix}/layers/{layer}/{normalize}/{scope}"
+                yield f"{levels}.png", partial(viewer.get_levels, image, layer, normalize, scope)
+                yield f"{levels}.json", partial(viewer.get_range, image, layer, normalize, scope)
         for layer in attention:
             yield (
                 f"{prefix}/layers/{layer}/attention.json",

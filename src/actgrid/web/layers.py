@@ -25,8 +25,10 @@ from actgrid.models.drawing import (
 from actgrid.models.layers import Weight, collect_weights
 from actgrid.option_checks import resolve_thread_count
 from actgrid.rendering import ChannelStats, Grid, render
+from actgrid.rendering.backends import load_backend
 from actgrid.rendering.draw import lay_out_tiles
 from actgrid.rendering.layout import choose_columns
+from actgrid.rendering.normalize import Normalization
 from actgrid.rendering.stats import reshape_stats
 from actgrid.rendering.tiles import Tiling, tile
 from actgrid.statistics import LayerStats
@@ -38,6 +40,7 @@ __all__ = [
     "compute_histograms",
     "describe_dataset",
     "describe_layer",
+    "describe_range",
     "draw_kernel",
     "draw_levels",
     "find_kernels",
@@ -152,6 +155,27 @@ def draw_levels(info: LayerInfo, activation: Array, normalize: Any, scope: str) 
         padding=0,
     )
     return encode_png(layout.select_pixels(grid, tiling), threads=resolve_thread_count(None))
+
+
+def describe_range(
+    info: LayerInfo, activation: Array, normalization: Normalization, scope: str
+) -> dict[str, Any]:
+    """Return the values of the lowest and highest colour of a layer's tiles, for JSON."""
+    tiling, backend, threads = _make_tiling(info, activation), load_backend("auto"), 1
+    stats = backend.measure(tiling.tiles, threads)
+    if tiling.is_joined:
+        scope = "layer"
+    mapping = normalization.compute_mapping(tiling.tiles, stats, scope, backend, threads)
+    low, high = (values.ravel() for values in mapping.compute_range())
+    if (low == low[0]).all() and (high == high[0]).all():
+        low, high = low[:1], high[:1]
+    low_meaning, high_meaning = normalization.describe_range()
+    return {
+        "low": round_for_json(low),
+        "high": round_for_json(high),
+        "low_meaning": low_meaning,
+        "high_meaning": high_meaning,
+    }
 
 
 def draw_kernel(weight: Weight) -> tuple[dict[str, Any], bytes]:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 __all__ = [
     "Attention",
     "Classes",
+    "ColorRange",
     "Dataset",
     "Heatmap",
     "Histograms",
@@ -109,6 +110,21 @@ class Layer(BaseModel):
     shape: list[int] = Field(description="Shape of the activation without the batch axis.")
     stats: ChannelStats
     tiles: Tiles
+
+
+class ColorRange(BaseModel):
+    """JSON response with the values of the lowest and the highest colour of a layer's tiles.
+
+    These are the values that levels 0 and 255 stand for. Values beyond have the same colours.
+    """
+
+    low: Numbers = Field(
+        description="Value of level 0 of each tile; a single value if all tiles have the same "
+        "scale. Equal to `high` for a tile that is drawn in one colour."
+    )
+    high: Numbers = Field(description="Value of level 255, as `low`.")
+    low_meaning: str = Field(description="Meaning of `low`, such as `minimum`.")
+    high_meaning: str = Field(description="Meaning of `high`, such as `maximum`.")
 
 
 class LayerSummary(BaseModel):

@@ -26,6 +26,7 @@ from actgrid.option_checks import read_normalize, resolve_thread_count
 from actgrid.option_groups import check_option, complete_options, takes_options
 from actgrid.options import GridOptions, ViewerImageOptions
 from actgrid.rendering import palette
+from actgrid.rendering.normalize import parse_normalize
 from actgrid.statistics import DatasetStats
 from actgrid.web.attention import AttentionResources
 from actgrid.web.cache import Cache
@@ -39,6 +40,7 @@ from actgrid.web.layers import (
     compute_histograms,
     describe_dataset,
     describe_layer,
+    describe_range,
     draw_kernel,
     draw_levels,
     rank_classes,
@@ -316,6 +318,19 @@ class Viewer:
         return await self._compute_from_layer(
             ("levels", name, limits, scope), image, layer, compute
         )
+
+    async def get_range(self, image: str, layer: int, normalize: str, scope: str) -> dict[str, Any]:
+        """Return the values of the lowest and highest colour of a layer's tiles, for JSON.
+
+        For the parameters see `get_levels`.
+        """
+        normalization = parse_normalize(normalize)
+        check_option(GridOptions, "scope", scope)
+
+        def compute(info: LayerInfo, activation: Array) -> dict[str, Any]:
+            return describe_range(info, activation, normalization, scope)
+
+        return await self._compute_from_layer(("range", normalization, scope), image, layer, compute)
 
     async def get_histograms(self, image: str, layer: int) -> dict[str, Any]:
         """Return a histogram of each channel of a layer for an image, for JSON."""

@@ -10,6 +10,7 @@ declare global {
     type Attention = Schemas["Attention"];
     type ChannelStats = Schemas["ChannelStats"];
     type Classes = Schemas["Classes"];
+    type ColorRange = Schemas["ColorRange"];
     type Control = Schemas["Control"];
     type Dataset = Schemas["Dataset"];
     type Group = Schemas["Group"];

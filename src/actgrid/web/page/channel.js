@@ -1,5 +1,6 @@
 /** The channel view: one channel enlarged, its statistics, its kernel and its values for images. */
 
+import { ColourBar } from "./bar.js";
 import * as data from "./data.js";
 import {
   button, byId, createCanvas, definitionList, div, field, formatCount, formatNumber, formatPercent,
@@ -65,7 +66,9 @@ export class ChannelView {
     this.blend = slider((blend) => updateState({ blend }, { newEntry: false }));
     this.overlayFigure = make("figure", {}, this.overlay,
       make("figcaption", {}, field("Overlay alpha", this.blend)));
-    this.figures = div("figures", make("figure", {}, this.tile, this.tileCaption),
+    this.bar = new ColourBar();
+    this.figures = div("figures",
+      make("figure", {}, this.tile, this.bar.element, this.tileCaption),
       this.overlayFigure);
     this.dataset = div(null);
     this.maximal = div(null);
@@ -172,13 +175,15 @@ export class ChannelView {
   draw(state) {
     const { loaded } = this;
     if (!loaded || loaded.layer !== this.layer) return;
-    const { about, levels, picture } = loaded;
+    const { about, levels, range, picture } = loaded;
     const lut = this.model.getLut(state.cmap);
     const canvas = this.drawTiles(about.tiles, levels, state.channel, lut);
     drawEnlarged(this.tile, canvas);
     this.tile.dataset.shown = [this.node.path, state.channel, loaded.image].join("|");
     this.tile.ariaLabel = `${this.title.textContent} in the colormap ${state.cmap}`;
     const { tiles } = about;
+    this.bar.showRange(lut, range, state.channel * tiles.slices,
+      (state.channel + 1) * tiles.slices);
     this.tileCaption.textContent = `${tiles.height * tiles.step} × ${tiles.width * tiles.step}`
       + (tiles.slices > 1 ? `, ${tiles.slices} slices` : "");
     this.figures.hidden = this.node.kind === "dense"; // a unit is a single pixel

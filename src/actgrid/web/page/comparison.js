@@ -1,9 +1,10 @@
 /** The comparison view: heatmaps of several methods for one image, in one colour scale. */
 
+import { ColourBar } from "./bar.js";
 import { blendMap, drawEnlarged } from "./channel.js";
 import * as data from "./data.js";
 import {
-  announce, button, byId, div, formatNumber, getContext, make, makePairs, mutedLine,
+  announce, button, byId, div, formatNumber, make, makePairs, mutedLine,
   optionField, Progress, saveButton, select, showNote, slider, span,
 } from "./dom.js";
 import { cutSlice } from "./heatmap.js";
@@ -231,10 +232,7 @@ export class ComparisonView {
     this.imageFigure = make("figure", {},
       make("figcaption", {}, make("b", {}, isImage ? "Image" : "Sample")), this.imageCanvas);
     this.list = div("comparison", this.imageFigure);
-    this.bar = make("canvas", { class: "bar", width: 256, height: 1, role: "img",
-      "aria-label": "Colours from the lowest to the highest value" });
-    this.low = span(null, "");
-    this.scale = div("colour-scale muted", this.low, this.bar, span(null, "largest of each map"));
+    this.bar = new ColourBar();
     const options = div("options", optionField("Methods", controls.method, this.add),
       this.target.element);
     if (isImage) {
@@ -245,7 +243,7 @@ export class ComparisonView {
       make("header", { class: "heading" }, div(null, this.title, this.about),
         this.scoresButton, saveButton("this view", () => this.save())),
       options, this.target.error, this.note,
-      div("scroller", this.scale, this.list));
+      div("scroller", this.bar.element, this.list));
   }
 
   /** @param {State} state */
@@ -366,10 +364,8 @@ export class ComparisonView {
    * @param {boolean} isKnown
    */
   drawScale({ isSigned, lut }, isKnown) {
-    this.scale.hidden = !isKnown || this.model.input_kind !== "image";
-    this.low.textContent = isSigned ? "against the class" : "smallest";
-    const levels = { width: 256, height: 1, data: Uint8Array.from({ length: 256 }, (_, i) => i) };
-    getContext(this.bar).drawImage(paintLevels(levels, lut), 0, 0);
+    this.bar.element.hidden = !isKnown || this.model.input_kind !== "image";
+    this.bar.show(lut, isSigned ? "against the class" : "smallest", "largest of each map");
   }
 
   /** @param {string} name */

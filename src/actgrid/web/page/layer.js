@@ -1,5 +1,6 @@
 /** The layer view: all channels of a layer for one image, or for two images side by side. */
 
+import { ColourBar } from "./bar.js";
 import * as data from "./data.js";
 import {
   announce, button, byId, debounce, definitionList, div, field, formatCount, formatNumber,
@@ -18,7 +19,14 @@ import { getState, updateState } from "./state.js";
 /** @import { Model } from "./model.js" */
 /** @import { State, Viewport } from "./state.js" */
 
-/** @typedef {{about: Api.Layer, levels: Levels, layer: number, image: string}} LoadedLayer */
+/**
+ * @typedef {object} LoadedLayer
+ * @property {Api.Layer} about
+ * @property {Levels} levels
+ * @property {Api.ColorRange} range
+ * @property {number} layer
+ * @property {string} image
+ */
 
 const HELP = "Arrow keys select a channel, Enter opens the channel, "
   + "plus and minus zoom, 0 fits all channels to the view.";
@@ -54,11 +62,12 @@ export function listChannels(about, count, { order, show }) {
  * @returns {Promise<LoadedLayer>}
  */
 export async function fetchLayer(image, layer, { normalize, scope }, signal) {
-  const [about, levels] = await Promise.all([
+  const [about, levels, range] = await Promise.all([
     data.loadJson(data.paths.layer(image, layer), signal),
     data.loadLevels(data.paths.levels(image, layer, normalize, scope), signal),
+    data.loadJson(data.paths.range(image, layer, normalize, scope), signal),
   ]);
-  return { about, levels, layer, image };
+  return { about, levels, range, layer, image };
 }
 
 /** The canvas of one image in the layer view. */
@@ -76,7 +85,10 @@ class ImageSide {
     this.tip = make("div", { class: "tip", hidden: true });
     this.note = make("div", { class: "note", hidden: true });
     this.caption = make("p", { class: "caption", hidden: true });
-    this.element = div(`side ${name}`, this.caption, this.canvas, this.note, this.tip);
+    this.bar = new ColourBar();
+    this.bar.element.hidden = true;
+    this.element = div(`side ${name}`, this.caption, this.canvas, this.bar.element, this.note,
+      this.tip);
     this.stage = new Stage(this.canvas, {
       view: (viewport) => view.setView(viewport),
       hover: (cell, point, isByKey) => this.showTip(cell, point, isByKey),
@@ -120,7 +132,7 @@ class ImageSide {
   clear() {
     this.loaded = this.pictureKey = null;
     delete this.canvas.dataset.shown;
-    this.note.hidden = true;
+    this.note.hidden = this.bar.element.hidden = true;
     this.stage.show(null, null);
   }
 
@@ -130,7 +142,7 @@ class ImageSide {
    */
   updatePicture(state) {
     if (!this.loaded) return;
-    const { about: { tiles }, levels, layer, image } = this.loaded;
+    const { about: { tiles }, levels, range, layer, image } = this.loaded;
     // Both images show the channels of the first image in its order, to be comparable.
     const first = this.view.sides[0].loaded;
     const reference = first?.layer === layer ? first : this.loaded;
@@ -147,6 +159,8 @@ class ImageSide {
       showNote(this.note, grid.count ? null : text);
       const lut = this.view.model.getLut(state.cmap);
       this.stage.show(grid.count ? grid.paint(levels, lut) : null, grid);
+      this.bar.element.hidden = !grid.count;
+      this.bar.showRange(lut, range);
     }
     this.stage.setView(state.view);
   }

@@ -100,3 +100,13 @@ def add_routes(app: FastAPI, viewer: Viewer) -> None:
     async def get_levels(image: Image, layer: Layer, options: Any) -> Response:
         """Return all channels of a layer without colours, for clients that colour them."""
         return Response(await viewer.get_levels(image, layer, **options), media_type=PNG)
+
+    @app.get(
+        "/api/images/{image}/layers/{layer}/{normalize}/{scope}.json",
+        response_model=schemas.ColorRange,
+        tags=["activations"],
+    )
+    @takes_path(GridOptions, "normalize", "scope")
+    async def get_range(image: Image, layer: Layer, options: Any) -> Any:
+        """Return the values that the lowest and the highest colour of each tile stand for."""
+        return json_response(await viewer.get_range(image, layer, **options))
