@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
+import keras
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -160,6 +161,26 @@ def open_page(browser: Browser, shared_page: Page, url: str) -> OpenPage:
         assert [url for url in requests if not url.startswith((base, "blob:", "data:"))] == []
 
     return open_page
+
+
+@pytest.fixture
+def open_view(open_page: OpenPage) -> OpenPage:
+    """Open the page of a model's view; options other than `page_options` are those of the view."""
+
+    @contextmanager
+    def open_view(
+        model: Any,
+        images: Any,
+        link: str = "",
+        page_options: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> Iterator[Page]:
+        with actgrid.view(model, images, **options) as view:
+            base, _, token = view.url.partition("?")
+            with open_page(f"?{token}{link}", base=base, **page_options or {}) as page:
+                yield page
+
+    return open_view
 
 
 def get_image_ids(page: Page) -> list[str]:
@@ -426,6 +447,36 @@ def test_show_dead_or_live_channels(open_page: OpenPage, activations: dict[str, 
         assert page.evaluate(rect, int(dead[0])) is None
         follow_link(page, "#layer=rescaling&show=dead")
         expect(page.locator("#layer .first .note")).to_contain_text("has no dead channels")
+
+
+def test_dead_and_nonfinite_channels_have_different_marks(open_view: OpenPage) -> None:
+    """Check a dead channel, one with NaN, one that only looks dead, and an ordinary channel."""
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(4, 1, name="conv")])
+    pixels = np.zeros((8, 8, 1), np.uint8)
+    pixels[:4] = 200
+    kernel = np.reshape([0, 1, 1e-6, 1], (1, 1, 1, 4))
+    model.get_layer("conv").set_weights([kernel, np.array([2, np.nan, 5, 0])])
+    link = "#columns=4&cmap=gray&normalize=range(-999, 999)"
+    with open_view(model, pixels, link, preprocess="none") as page:
+        page.locator("#layer .grid[data-shown]").wait_for()
+        dead, nonfinite, flat, ordinary = (read_tile(page, channel)[..., 0] for channel in range(4))
+        height, width = dead.shape
+        # A cross: the middle and the ends of both diagonals are white, the edges have one colour.
+        ends = round(0.14 * height), round(0.86 * height)
+        places = [(height // 2, width // 2), *((y, x) for y in ends for x in ends)]
+        assert min(dead[place] for place in places) > 250
+        assert len(np.unique(dead[2 : height // 10, width // 2])) == 1
+        # A triangle in the upper right corner.
+        assert nonfinite[round(0.2 * height), round(0.8 * width)] == 255
+        assert nonfinite[round(0.8 * height), round(0.2 * width)] == 0
+        assert [len(np.unique(tile)) for tile in (flat, ordinary)] == [1, 2]
+        expect(page.locator("#layer .legend .mark")).to_have_text(
+            [re.compile("dead: all values are equal"), re.compile("some values are not finite")]
+        )
+        page.locator(CANVAS).press("Home")
+        expect(page.locator("#layer .first .tip")).to_contain_text("dead: all values are equal")
+        page.locator(CANVAS).press("End")
+        expect(page.locator("#layer .first .tip")).not_to_contain_text("dead")
 
 
 def test_hover_shows_statistics_and_click_opens_channel(
@@ -843,11 +894,11 @@ def test_methods_are_compared_in_one_colour_scale(
             shown = read_map(figures.nth(index).locator("canvas"))
             factor = shown.shape[0] // levels.shape[0]
             np.testing.assert_allclose(shown[::factor, ::factor], lut[levels], atol=2)
-        expect(page.locator(".colour-scale")).to_contain_text("against the class")
+        expect(page.locator("#methods .colour-scale")).to_contain_text("against the class")
         figures.nth(2).get_by_role("button", name="Remove gradient_x_input").click()
         expect(figures).to_have_count(2)
         assert parse_hash(page)["methods"] == "gradcam"
-        expect(page.locator(".colour-scale")).to_contain_text("smallest")
+        expect(page.locator("#methods .colour-scale")).to_contain_text("smallest")
         page.locator("#methods").get_by_role("button", name="Scores").click()
         expect(figures.nth(1)).to_contain_text("deletion")  # known scores stay
         choose(page, "#methods", "Methods", "saliency")

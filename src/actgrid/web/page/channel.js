@@ -10,6 +10,7 @@ import {
 import { loadThumbnail } from "./images.js";
 import { fetchLayer, formatStatistics, listChannels } from "./layer.js";
 import { chooseColumns, Grid } from "./levels.js";
+import { explainMarks, findMarks } from "./marks.js";
 import { createFilledCanvas, drawText, saveCanvas } from "./save.js";
 import { getState, updateState } from "./state.js";
 
@@ -196,9 +197,8 @@ export class ChannelView {
     }
     const lines = formatStatistics(about.stats, state.channel);
     this.stats.replaceChildren(definitionList(lines));
-    if (about.stats.dead.includes(state.channel)) {
-      this.stats.append(make("p", { class: "dead" }, "Dead: all values are equal."));
-    }
+    const mark = findMarks(about.stats).get(state.channel);
+    if (mark) this.stats.append(make("p", { class: "dead" }, ...explainMarks([mark])));
     this.histogramTask.run(loaded.image + this.layer, async (signal) => {
       this.histograms = null;
       this.histogram.classList.add("stale");

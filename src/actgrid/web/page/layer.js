@@ -9,6 +9,7 @@ import {
 } from "./dom.js";
 import { NO_IMAGES } from "./images.js";
 import { Grid } from "./levels.js";
+import { explainMarks, findMarks, getMeaning } from "./marks.js";
 import { formatLimits, parseLimits } from "./model.js";
 import { joinPictures, saveCanvas } from "./save.js";
 import { Stage } from "./stage.js";
@@ -87,6 +88,8 @@ class ImageSide {
     this.caption = make("p", { class: "caption", hidden: true });
     this.bar = new ColourBar();
     this.bar.element.hidden = true;
+    this.legend = span("legend");
+    this.bar.element.append(this.legend);
     this.element = div(`side ${name}`, this.caption, this.canvas, this.bar.element, this.note,
       this.tip);
     this.stage = new Stage(this.canvas, {
@@ -158,7 +161,9 @@ class ImageSide {
       const text = `This layer has no ${kind} channels for this image.`;
       showNote(this.note, grid.count ? null : text);
       const lut = this.view.model.getLut(state.cmap);
-      this.stage.show(grid.count ? grid.paint(levels, lut) : null, grid);
+      const marks = findMarks(this.loaded.about.stats);
+      this.stage.show(grid.count ? grid.paint(levels, lut) : null, grid, marks);
+      this.legend.replaceChildren(...explainMarks(channels.flatMap((i) => marks.get(i) ?? [])));
       this.bar.element.hidden = !grid.count;
       this.bar.showRange(lut, range);
     }
@@ -195,9 +200,11 @@ class ImageSide {
     const slice = tiles.slices > 1 ? `, slice ${cell % tiles.slices}` : "";
     const lines = formatStatistics(stats, channel);
     this.tip.replaceChildren(make("b", {}, title + slice), definitionList(lines));
-    if (stats.dead.includes(channel)) this.tip.append(span("dead", "dead"));
+    const mark = this.stage.marks.get(channel);
+    if (mark) this.tip.append(make("p", { class: "dead" }, ...explainMarks([mark])));
     this.placeTip(point);
-    if (isByKey) announce(`${title}${slice}: ${lines.map((line) => line.join(" ")).join(", ")}`);
+    const texts = [...lines.map((line) => line.join(" ")), ...(mark ? [getMeaning(mark)] : [])];
+    if (isByKey) announce(`${title}${slice}: ${texts.join(", ")}`);
   }
 
   /**

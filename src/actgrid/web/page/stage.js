@@ -1,9 +1,11 @@
 /** A canvas on which a large picture of tiles can be panned and zoomed. */
 
 import { ARROW_DIRECTIONS, getContext, hasModifier } from "./dom.js";
+import { drawMark } from "./marks.js";
 
 /** @import { Grid, Point, Rect } from "./levels.js" */
 /** @import { Viewport } from "./state.js" */
+/** @import { Mark } from "./marks.js" */
 
 const CLICK_DISTANCE = 5; // pixels that a pointer may move during a click
 const DOUBLE_CLICK_TIME = 220; // maximum milliseconds between the clicks of a double click
@@ -31,6 +33,8 @@ export class Stage {
     this.picture = null;
     /** @type {Grid | null} */
     this.grid = null;
+    /** @type {Map<number, Mark>} */
+    this.marks = new Map();
     /** @type {Viewport | null} */
     this.view = null;
     /** @type {number | null} */
@@ -68,10 +72,12 @@ export class Stage {
    * Show a picture with the layout of its cells; the owner of the stage sets the view.
    * @param {HTMLCanvasElement | null} picture
    * @param {Grid | null} grid
+   * @param {Map<number, Mark>} [marks] Marks of channels.
    */
-  show(picture, grid) {
+  show(picture, grid, marks = new Map()) {
     this.picture = picture;
     this.grid = grid;
+    this.marks = marks;
     if (this.cursor !== null && this.cursor >= (grid?.count ?? 0)) this.cursor = null;
     this.hover(null);
     this.draw();
@@ -176,9 +182,29 @@ export class Stage {
     context.setTransform(scale * ratio, 0, 0, scale * ratio, x * ratio, y * ratio);
     context.drawImage(picture, 0, 0);
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    this.drawMarks();
     if (this.cursor !== null) this.drawOutline(this.cursor, 3);
     if (this.hovered !== null && this.hovered !== this.cursor) this.drawOutline(this.hovered, 2);
     this.on.drawn?.();
+  }
+
+  /** Draw the marks of the channels on their tiles. */
+  drawMarks() {
+    const { context, grid } = this;
+    if (!grid) return;
+    const { slices } = grid.tiles;
+    const { clientWidth, clientHeight } = this.canvas;
+    for (const [channel, mark] of this.marks) {
+      const first = grid.getFirstCell(channel);
+      if (first === undefined) continue;
+      for (let cell = first; cell < first + slices; cell += 1) {
+        for (const rect of grid.getCellRects(cell).map((part) => this.toScreen(part))) {
+          const { x, y, width, height } = rect;
+          const isVisible = x < clientWidth && y < clientHeight && x + width > 0 && y + height > 0;
+          if (isVisible) drawMark(context, rect, mark);
+        }
+      }
+    }
   }
 
   /**
