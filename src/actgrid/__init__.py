@@ -50,6 +50,13 @@ if TYPE_CHECKING:
         render_model,
         render_weights,
     )
+    from actgrid.interventions import (
+        ActivationPatching,
+        ChannelAblation,
+        ablate_channels,
+        patch,
+        patch_activations,
+    )
     from actgrid.models import Extractor, LayerInfo, list_layers, load_images, load_model
     from actgrid.rendering import (
         AttentionMap,
@@ -68,9 +75,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ActgridError",
+    "ActivationPatching",
     "Agreement",
     "AttentionMap",
     "Attribution",
+    "ChannelAblation",
     "ChannelStats",
     "ConceptSensitivity",
     "Concepts",
@@ -86,6 +95,7 @@ __all__ = [
     "Maximization",
     "MethodComparison",
     "ResidualStream",
+    "ablate_channels",
     "compare_methods",
     "compute_logit_lens",
     "diagram",
@@ -103,6 +113,8 @@ __all__ = [
     "measure_concept_sensitivity",
     "measure_images",
     "measure_residual_stream",
+    "patch",
+    "patch_activations",
     "render",
     "render_images",
     "render_model",
@@ -113,9 +125,11 @@ __all__ = [
 
 _ROOMS = {
     "ActgridError": "errors",
+    "ActivationPatching": "interventions",
     "Agreement": "evaluation",
     "AttentionMap": "rendering",
     "Attribution": "rendering",
+    "ChannelAblation": "interventions",
     "ChannelStats": "rendering",
     "ConceptSensitivity": "concepts",
     "Concepts": "concepts",
@@ -131,6 +145,7 @@ _ROOMS = {
     "Maximization": "attribution",
     "MethodComparison": "evaluation",
     "ResidualStream": "rendering",
+    "ablate_channels": "interventions",
     "compare_methods": "evaluation",
     "compute_logit_lens": "figures",
     "diagram": "figures",
@@ -148,6 +163,8 @@ _ROOMS = {
     "measure_concept_sensitivity": "concepts",
     "measure_images": "runs",
     "measure_residual_stream": "figures",
+    "patch": "interventions",
+    "patch_activations": "interventions",
     "render": "rendering",
     "render_images": "runs",
     "render_model": "figures",
@@ -166,6 +183,7 @@ _SUBPACKAGES = (
     "errors",
     "evaluation",
     "figures",
+    "interventions",
     "models",
     "options",
     "rendering",

@@ -1306,6 +1306,48 @@ class EvaluateOptions(
     """Options for `actgrid.evaluate`."""
 
 
+class ScoreOptions(
+    LabelOptions, ImageInputOptions, BatchOptions, TokenOptions, total=False
+):
+    """Options for scores of targets."""
+
+
+class AblationValueOptions(TypedDict, total=False):
+    """Options for the values of switched-off channels."""
+
+    value: Annotated[
+        float | str,
+        Option(
+            AnyOf(("mean", "reference"), Number()),
+            0.0,
+            "Value that replaces a channel: a number, mean (its mean over the positions of each "
+            "sample, or over the reference inputs) or reference (its values for the reference "
+            "input).",
+        ),
+    ]
+
+
+class AblationOptions(ScoreOptions, AblationValueOptions, ProgressOptions, total=False):
+    """Options for `actgrid.ablate_channels`."""
+
+
+class PatchingUnitOptions(TypedDict, total=False):
+    """Options for activation patching."""
+
+    unit: Annotated[
+        str,
+        Option(
+            Choice(("layer", "channel")),
+            "layer",
+            "What is inserted at a time: the whole output of a layer, or one channel of it.",
+        ),
+    ]
+
+
+class ActivationPatchingOptions(ScoreOptions, PatchingUnitOptions, ProgressOptions, total=False):
+    """Options for `actgrid.patch_activations`."""
+
+
 class AgreementOptions(TypedDict, total=False):
     """Options for the agreement of attribution maps."""
 
