@@ -69,8 +69,8 @@ if TYPE_CHECKING:
         ResidualStream,
         render,
     )
-    from actgrid.runs import measure_images, render_images
-    from actgrid.statistics import DatasetStats
+    from actgrid.runs import compare_models, measure_images, render_comparison, render_images
+    from actgrid.statistics import DatasetStats, ModelComparison
     from actgrid.web import export_site, serve, view
 
 __all__ = [
@@ -94,9 +94,11 @@ __all__ = [
     "LogitLens",
     "Maximization",
     "MethodComparison",
+    "ModelComparison",
     "ResidualStream",
     "ablate_channels",
     "compare_methods",
+    "compare_models",
     "compute_logit_lens",
     "diagram",
     "evaluate",
@@ -116,6 +118,7 @@ __all__ = [
     "patch",
     "patch_activations",
     "render",
+    "render_comparison",
     "render_images",
     "render_model",
     "render_weights",
@@ -144,9 +147,11 @@ _ROOMS = {
     "LogitLens": "rendering",
     "Maximization": "attribution",
     "MethodComparison": "evaluation",
+    "ModelComparison": "statistics",
     "ResidualStream": "rendering",
     "ablate_channels": "interventions",
     "compare_methods": "evaluation",
+    "compare_models": "runs",
     "compute_logit_lens": "figures",
     "diagram": "figures",
     "evaluate": "evaluation",
@@ -166,6 +171,7 @@ _ROOMS = {
     "patch": "interventions",
     "patch_activations": "interventions",
     "render": "rendering",
+    "render_comparison": "runs",
     "render_images": "runs",
     "render_model": "figures",
     "render_weights": "figures",

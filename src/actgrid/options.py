@@ -484,6 +484,42 @@ class MeasureImagesOptions(
     """Options for `actgrid.measure_images`."""
 
 
+class SortOptions(TypedDict, total=False):
+    """Options for tables of the differences of two models."""
+
+    sort_by: Annotated[
+        str,
+        Option(
+            Choice(("difference", "relative_difference", "max_difference", "correlation")),
+            "difference",
+            "Column by which the channels are sorted: largest differences, or lowest correlations, "
+            "first.",
+        ),
+    ]
+
+
+class CompareModelsOptions(MeasureImagesOptions, total=False):
+    """Options for `actgrid.compare_models`."""
+
+
+class ComparedGridOptions(TypedDict, total=False):
+    """Options for grids of two models."""
+
+    shown_channels: Annotated[
+        int | None,
+        Option(
+            Integer(1),
+            16,
+            "Number of channels that are drawn, those with the largest difference.",
+            none="all channels",
+        ),
+    ]
+
+
+class RenderComparisonOptions(ComparedGridOptions, SampleOptions, total=False):
+    """Options for `actgrid.render_comparison`."""
+
+
 class DrawingOptions(GridOptions, BackendOptions, FileOptions, total=False):
     """Options for the pictures of a run."""
 
