@@ -479,6 +479,33 @@ def test_dead_and_nonfinite_channels_have_different_marks(open_view: OpenPage) -
         expect(page.locator("#layer .first .tip")).not_to_contain_text("dead")
 
 
+def test_tiles_of_the_output_have_class_names(
+    open_page: OpenPage, activations: dict[str, Array]
+) -> None:
+    scores = activations[DENSE][0]
+    best = np.argsort(-scores, kind="stable")
+    names = actgrid.demo.labels()
+    with open_page(f"#layer={DENSE}") as page:
+        wait_for(page, DENSE)
+        classes = page.locator("#layer .top-classes button")
+        expect(classes).to_have_text([re.compile(f"^{names[index]}") for index in best[:5]])
+        tip = page.locator("#layer .first .tip")
+        classes.nth(1).hover()
+        expect(tip.locator("b")).to_have_text(f"Unit {best[1]}: {names[best[1]]}")
+        expect(tip.locator("dd")).to_have_text([format(scores[best[1]], ".4g"), "2 of 1000"])
+        page.mouse.move(0, 0)
+        expect(tip).to_be_hidden()
+        classes.first.focus()
+        expect(page.locator("#status")).to_contain_text(f"Unit {best[0]}: {names[best[0]]}")
+        page.locator(CANVAS).press("End")
+        expect(tip.locator("b")).to_have_text(f"Unit 999: {names[999]}")
+        classes.first.click()
+        expect(page.locator("#channel h2")).to_have_text(f"Unit {best[0]}: {names[best[0]]}")
+        follow_link(page, f"#layer={LAST}")
+        wait_for(page, LAST)
+        expect(page.locator("#layer .top-classes")).to_be_hidden()
+
+
 def test_hover_shows_statistics_and_click_opens_channel(
     open_page: OpenPage, activations: dict[str, Array]
 ) -> None:

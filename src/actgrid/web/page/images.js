@@ -1,9 +1,10 @@
 /** The image list: images of the server and images that the user adds, with their top classes. */
 
+import { ClassList, formatClass } from "./classes.js";
 import * as data from "./data.js";
 import {
-  announce, ARROW_DIRECTIONS, button, byId, div, formatBytes, formatCount, formatNumber,
-  formatPercent, make, mutedLine, showToast, span,
+  announce, ARROW_DIRECTIONS, button, byId, div, formatBytes, formatCount, make, mutedLine,
+  showToast,
 } from "./dom.js";
 import { getState, updateState, writeHash } from "./state.js";
 import { captureImage } from "./webcam.js";
@@ -38,14 +39,14 @@ export class Images {
     this.listing = null;
     this.currentImage = make("img", { class: "current", alt: "", hidden: true });
     this.name = make("h2", {});
-    this.topClasses = make("ol", { class: "top-classes", "aria-label": "Top classes" });
+    this.topClasses = new ClassList("Top classes");
     this.list = make("div", {
       class: "thumbnails", role: "group", "aria-label": "List of images",
       onkeydown: (/** @type {KeyboardEvent & {target: Element}} */ event) => this.handleKey(event),
     });
     this.listEnd = div("more");
     this.count = mutedLine();
-    const description = div(null, this.name, this.topClasses);
+    const description = div(null, this.name, this.topClasses.element);
     byId("images").append(div("current-image", this.currentImage, description),
       this.buildUpload(), this.count, div("scroller", this.list, this.listEnd));
     const options = { rootMargin: "200px" };
@@ -293,7 +294,7 @@ export class Images {
       this.classesTask.stop();
       this.currentImage.hidden = true;
       this.name.replaceChildren();
-      this.topClasses.replaceChildren();
+      this.topClasses.clear();
       return;
     }
     this.name.textContent = this.names.get(state.image) ?? "";
@@ -304,7 +305,7 @@ export class Images {
     });
     if (!this.model.classes) return;
     this.classesTask.run(state.image, async (signal) => {
-      this.topClasses.classList.add("stale");
+      this.topClasses.markStale();
       this.showClasses(await data.loadJson(data.paths.classes(state.image), signal));
     });
   }
@@ -318,25 +319,14 @@ export class Images {
   }
 
   /** @param {Api.Classes} classes */
-  showClasses({ kind, top }) {
-    const isProbability = kind === "probability";
-    const values = top.map(({ value }) => Math.abs(value ?? 0));
-    const max = isProbability ? 1 : Math.max(...values, 1e-9);
-    this.topClasses.classList.remove("stale");
-    this.topClasses.replaceChildren(...top.map(({ index, name, value }) => {
-      const bar = make("i", {});
-      bar.style.width = `${(100 * Math.max(value ?? 0, 0)) / max}%`;
-      const text = name ?? `class ${index}`;
-      const valueText = isProbability ? formatPercent(value) : formatNumber(value);
-      return make("li", { title: `${text} (class ${index})` }, span("label", text),
-        span("value", valueText), span("bar", bar));
-    }));
-    announce(`${this.getName(getState().image)}: ${top[0]?.name ?? `class ${top[0]?.index}`}`);
+  showClasses(classes) {
+    this.topClasses.show(classes);
+    announce(`${this.getName(getState().image)}: ${formatClass(classes.top[0])}`);
   }
 
   /** @param {data.RequestError} error */
   showClassesError(error) {
-    this.topClasses.replaceChildren(make("li", { class: "error" }, error.message));
+    this.topClasses.showError(error.message);
     data.reportLostConnection(error);
   }
 

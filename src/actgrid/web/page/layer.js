@@ -1,6 +1,7 @@
 /** The layer view: all channels of a layer for one image, or for two images side by side. */
 
 import { ColourBar } from "./bar.js";
+import { ClassList } from "./classes.js";
 import * as data from "./data.js";
 import {
   announce, button, byId, debounce, definitionList, div, field, formatCount, formatNumber,
@@ -198,7 +199,8 @@ class ImageSide {
     const { stats, tiles } = this.loaded.about;
     const title = this.view.formatChannelTitle(channel);
     const slice = tiles.slices > 1 ? `, slice ${cell % tiles.slices}` : "";
-    const lines = formatStatistics(stats, channel);
+    const lines = this.view.findClass(channel) === null
+      ? formatStatistics(stats, channel) : formatScore(stats, channel);
     this.tip.replaceChildren(make("b", {}, title + slice), definitionList(lines));
     const mark = this.stage.marks.get(channel);
     if (mark) this.tip.append(make("p", { class: "dead" }, ...explainMarks([mark])));
@@ -238,6 +240,19 @@ export function formatStatistics(stats, channel) {
   return lines;
 }
 
+/**
+ * Return the score of a class and its rank among all classes as [name, text] pairs.
+ * @param {Api.ChannelStats} stats
+ * @param {number} channel
+ * @returns {[string, string][]}
+ */
+function formatScore({ mean }, channel) {
+  const score = mean[channel];
+  if (score === null || mean.length < 2) return [["score", formatNumber(score)]];
+  const rank = 1 + mean.filter((other) => other !== null && other > score).length;
+  return [["score", formatNumber(score)], ["rank", `${rank} of ${mean.length}`]];
+}
+
 export class LayerView {
   /**
    * @param {Model} model
@@ -253,6 +268,11 @@ export class LayerView {
       "aria-pressed": "false", title: "Show a second image side by side",
       onclick: () => this.toggleComparison(),
     });
+    this.classes = new ClassList("Classes with the highest scores", {
+      point: (index) => this.pointToClass(index),
+      pick: (index) => updateState({ channel: this.findUnit(index) }),
+    });
+    this.classesTask = new data.LatestTask((error) => this.classes.showError(error.message));
     this.stages = div("stages", ...this.sides.map(({ element }) => element));
     const { is_live: isLive, controls: { layer: controls } } = model;
     const { choices, choices_with_limits: withLimits } = controls.normalize;
@@ -279,7 +299,7 @@ export class LayerView {
     });
     const heading = make("header", { class: "heading" }, div(null, this.title, this.about),
       this.compareButton, saveButton("this view", () => this.save()));
-    byId("layer").append(heading, this.buildOptions(controls), this.stages);
+    byId("layer").append(heading, this.buildOptions(controls), this.classes.element, this.stages);
   }
 
   /** @param {Record<string, Api.Control>} controls */
@@ -349,6 +369,30 @@ export class LayerView {
     for (const side of this.sides) if (!side.element.hidden) side.updatePicture(state);
     this.showHeading(layer);
     this.showScale(state);
+    this.showClasses(state);
+  }
+
+  /**
+   * List the classes with the highest scores if the layer has the scores of named classes.
+   * @param {State} state
+   */
+  showClasses(state) {
+    const isOutput = this.findClass(0) !== null && this.model.getLabel(0) !== null;
+    this.classes.element.hidden = !isOutput;
+    if (!isOutput) return;
+    this.classesTask.run(String(state.image), async (signal) => {
+      this.classes.markStale();
+      this.classes.show(await data.loadJson(data.paths.classes(state.image), signal));
+    });
+  }
+
+  /**
+   * Show the unit of a class as if the cursor was on it; null hides the cursor.
+   * @param {number | null} index
+   */
+  pointToClass(index) {
+    const { stage } = this.sides[0];
+    stage.setCursor(index === null ? null : stage.grid?.getFirstCell(this.findUnit(index)) ?? null);
   }
 
   /** @param {State} state */
@@ -392,19 +436,38 @@ export class LayerView {
     announce(`${this.title.textContent}: ${this.about.textContent}`);
   }
 
+  /** Number of classes without a unit: 1 for a binary classifier, which scores the second class. */
+  get unitlessClasses() {
+    const { classes, nodes } = this.model;
+    return classes ? classes.count - (nodes[classes.node].channels ?? 0) : 0;
+  }
+
+  /**
+   * Return the class whose score is a channel of the current layer; null for other layers.
+   * @param {number} channel
+   */
+  findClass(channel) {
+    const isOutput = this.model.classes?.node === this.model.getLayerIndex(getState());
+    return isOutput ? channel + this.unitlessClasses : null;
+  }
+
+  /**
+   * Return the unit with the score of a class.
+   * @param {number} index
+   */
+  findUnit(index) {
+    return Math.max(0, index - this.unitlessClasses);
+  }
+
   /**
    * Return the number of a channel, or its class name if the layer has the scores of classes.
    * @param {number} channel
    */
   formatChannelTitle(channel) {
-    const state = getState();
-    const layer = this.model.getLayerIndex(state);
-    // A binary classifier with one output gives the score of the second class.
-    const { classes } = this.model;
-    const index = channel + (classes?.count ?? 0) - (this.model.nodes[layer].channels ?? 0);
-    const label = classes?.node === layer ? this.model.getLabel(index) : null;
-    const noun = this.model.nodes[layer].kind === "dense" ? "Unit" : "Channel";
-    return `${noun} ${channel}${label ? `: ${label}` : ""}`;
+    const index = this.findClass(channel);
+    const label = index === null ? null : this.model.getLabel(index);
+    const { kind } = this.model.nodes[this.model.getLayerIndex(getState())];
+    return `${kind === "dense" ? "Unit" : "Channel"} ${channel}${label ? `: ${label}` : ""}`;
   }
 
   /** @param {Viewport | null} view */
