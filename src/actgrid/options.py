@@ -1469,6 +1469,20 @@ class ViewerOptions(TypedDict, total=False):
     ]
 
 
+class SecondModelOptions(TypedDict, total=False):
+    """Options for a second model in the viewer."""
+
+    compare_with: Annotated[
+        Any,
+        Option(
+            Object("a Keras model or a model specification", "MODEL"),
+            None,
+            "Second model, whose layers and classes are shown beside those of the first.",
+            none="one model is shown",
+        ),
+    ]
+
+
 class UploadOptions(TypedDict, total=False):
     """Options for uploading images."""
 
@@ -1704,7 +1718,7 @@ class ViewerImageOptions(
     """Options for the images, statistics and memory of the viewer."""
 
 
-class PageOptions(ViewerImageOptions, UploadOptions, total=False):
+class PageOptions(ViewerImageOptions, SecondModelOptions, UploadOptions, total=False):
     """Options for the contents and uploads of the viewer's page."""
 
 

@@ -789,6 +789,101 @@ def test_compare_two_images(open_page: OpenPage) -> None:
         expect(page.locator(second)).to_be_hidden()
 
 
+@pytest.fixture(scope="module")
+def two_models(model: Any) -> tuple[Any, Any]:
+    """Return two models with the layers conv and last; the second has no layer add."""
+    keras.utils.set_random_seed(5)
+    image = keras.Input((16, 12, 3))
+    x = keras.layers.Conv2D(6, 3, padding="same", activation="relu", name="conv")(image)
+    x = keras.layers.Conv2D(5, 3, name="last")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    outputs = keras.layers.Dense(3, activation="softmax", name="head")(x)
+    return model, keras.Model(image, outputs, name="second")
+
+
+def test_two_models_side_by_side(
+    open_view: OpenPage, two_models: tuple[Any, Any], photos: Path
+) -> None:
+    photo = photos / "photo0.png"
+    x = [actgrid.load_images(photo, model=model) for model in two_models]
+    values, probabilities = (
+        [
+            keras.Model(model.input, model.get_layer(path).output).predict(image, verbose=0)[0]
+            for model, image in zip(two_models, x, strict=True)
+        ]
+        for path in ("conv", "head")
+    )
+    labels = ["cat", "dog", "bird"]
+    link = "#tab=models&normalize=minmax&scope=layer&layer=conv&columns=3"
+    options = {"labels": labels, "compare_with": two_models[1]}
+    with open_view(two_models[0], photo, link, **options) as page:
+        names = page.locator("#models .caption")
+        expect(names).to_have_text(["small", "second", "small \u2212 second"])
+        page.locator("#models .difference .grid[data-shown]").wait_for()
+        for index, scores in enumerate(probabilities):
+            items = page.locator("#models .top-classes").nth(index).locator(".label")
+            expect(items).to_have_text([labels[i] for i in np.argsort(-scores)])
+        # Both models have one scale, and the difference has its own with zero in the middle.
+        low, high = min(map(np.min, values)), max(map(np.max, values))
+        ends = page.locator("#models .colour-scale .value")
+        difference = values[0] - values[1]
+        limit = np.abs(difference).max()
+        bounds = [low, high, low, high, -limit, limit]
+        shown = [float(text.replace("\u2212", "-")) for text in ends.all_text_contents()]
+        np.testing.assert_allclose(shown, bounds, 1e-3, 1e-6)
+        for name, tiles, cmap, span in (
+            ("first", values[0], "viridis", (low, high)),
+            ("second", values[1], "viridis", (low, high)),
+            ("difference", difference, "RdBu_r", (-limit, limit)),
+        ):
+            grid = page.locator(f"#models .{name} .grid")
+            expected = np.rint((tiles[..., 2] - span[0]) / (span[1] - span[0]) * 255).astype(int)
+            box = page.evaluate(
+                """(name) => { const canvas = document.querySelector(`#models .${name} .grid`);
+                return [canvas.width, canvas.height]; }""",
+                name,
+            )
+            pixels = decode_png(
+                grid.evaluate(READ_PIXELS, {"x": 0, "y": 0, "width": box[0], "height": box[1]})
+            )
+            assert_tile_is_drawn(pixels, palette(cmap)[expected], column=2)
+        # Largest difference first, in all grids.
+        page.get_by_role("button", name="Largest difference first").click()
+        page.locator("#models .second .grid").press("Home")
+        order = np.argsort(-np.abs(difference).max((0, 1)))
+        tip = page.locator("#models .second .tip")
+        expect(tip.locator("b")).to_have_text(f"Channel {order[0]}")
+        expect(tip).to_contain_text(format(limit, ".4g"))
+        follow_link(page, "#tab=models&layer=add")
+        note = page.locator("#models .second .note")
+        expect(note).to_have_text("second has no layer add that can be drawn.")
+        expect(page.locator("#models .first .grid")).to_have_attribute("data-shown", re.compile("add"))
+        follow_link(page, "#tab=models&layer=last")
+        note = page.locator("#models .difference .note")
+        expect(note).to_contain_text("the shapes differ: 14 \u00d7 10 \u00d7 9 and 14 \u00d7 10 \u00d7 5")
+
+
+def assert_tile_is_drawn(pixels: Array, tile: Array, column: int) -> None:
+    """Check that a picture of 3 columns shows a tile, enlarged, in its first row."""
+    drawn = np.argwhere(pixels.any(2))
+    (top, left), (_, right) = drawn.min(0), drawn.max(0)
+    height, width = tile.shape[:2]
+    scale = (right + 1 - left) / (3 * width + 2)
+    rows = top + ((np.arange(height) + 0.5) * scale).astype(int)
+    columns = left + ((column * (width + 1) + np.arange(width) + 0.5) * scale).astype(int)
+    shown = pixels[np.ix_(rows, columns)].astype(int)
+    # A level may differ by 1.
+    assert np.abs(shown - tile).max() <= 8
+
+
+def test_one_model_has_no_tab_for_two(open_page: OpenPage) -> None:
+    with open_page("#tab=models") as page:
+        wait_for(page, STEM)
+        expect(page.locator("#tab-models")).to_be_hidden()
+        expect(page.locator(".toast")).to_contain_text("tab models does not exist")
+        page.locator(".toast button").click()
+
+
 def test_heatmaps(open_page: OpenPage) -> None:
     with open_page("#tab=heatmap") as page:
         panel = page.locator("#heatmap")

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from importlib import metadata
 from typing import Any
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
@@ -41,6 +41,14 @@ _PROBLEMS = {
     404: "The image, layer or channel does not exist.",
     413: "The upload has too many bytes or pixels.",
     422: "A parameter or an upload is invalid.",
+}
+
+_ROUTE_OPTIONS: dict[str, Any] = {
+    "dependencies": [Depends(check_query)],
+    "responses": {
+        status: {"model": schemas.Problem, "description": description}
+        for status, description in _PROBLEMS.items()
+    },
 }
 
 
@@ -78,15 +86,10 @@ def make_app(
         description=_DESCRIPTION,
         version=metadata.version("actgrid"),
         lifespan=lifespan,
-        dependencies=[Depends(check_query)],
         openapi_url=None,  # FastAPI's own route would ignore unknown parameters
         # These pages load scripts from other sites.
         docs_url=None,
         redoc_url=None,
-        responses={
-            status: {"model": schemas.Problem, "description": description}
-            for status, description in _PROBLEMS.items()
-        },
     )
     # The middleware that is added last is the outermost.
     app.add_middleware(CancelOnDisconnect)
@@ -94,8 +97,9 @@ def make_app(
     app.add_exception_handler(ActgridError, respond_to_error)
     app.add_exception_handler(RequestValidationError, _respond_to_invalid_request)
     app.add_exception_handler(HTTPException, _respond_to_http_error)
-    for routes in (images, layers, heatmaps, model):
-        routes.add_routes(app, viewer)
+    _add_viewer(app, "/api", viewer)
+    if viewer.other is not None:
+        _add_viewer(app, "/api/other", viewer.other, has_list=False)
     _add_openapi(app)
     for name, content in read_page_files().items():
         _add_file(app, name, content)
@@ -104,6 +108,16 @@ def make_app(
         if "GET" in methods:
             methods.add("HEAD")  # the server omits the body
     return app
+
+
+def _add_viewer(app: FastAPI, prefix: str, viewer: Viewer, has_list: bool = True) -> None:
+    """Add the resources of a viewer to an application, and those of its list of images."""
+    router = APIRouter(prefix=prefix, **_ROUTE_OPTIONS)
+    if has_list:
+        images.add_list_routes(router, viewer)
+    for routes in (images, layers, heatmaps, model):
+        routes.add_routes(router, viewer)
+    app.router.routes.extend(router.routes)
 
 
 async def respond_to_error(request: Request, error: Exception) -> Response:
@@ -157,6 +171,8 @@ def _add_openapi(app: FastAPI) -> None:
             },
         }
 
-    @app.get("/api/openapi.json", include_in_schema=False)
+    dependencies = _ROUTE_OPTIONS["dependencies"]
+
+    @app.get("/api/openapi.json", include_in_schema=False, dependencies=dependencies)
     async def get_openapi() -> Any:
         return json_response(description)

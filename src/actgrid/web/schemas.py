@@ -11,6 +11,7 @@ __all__ = [
     "Classes",
     "ColorRange",
     "Dataset",
+    "Difference",
     "Heatmap",
     "Histograms",
     "Image",
@@ -125,6 +126,20 @@ class ColorRange(BaseModel):
     high: Numbers = Field(description="Value of level 255, as `low`.")
     low_meaning: str = Field(description="Meaning of `low`, such as `minimum`.")
     high_meaning: str = Field(description="Meaning of `high`, such as `maximum`.")
+
+
+class Difference(Layer):
+    """JSON response with the differences between two models in a layer for an image.
+
+    The statistics are those of the activation of the model minus that of the second model.
+    """
+
+    largest: Numbers = Field(description="Largest absolute difference of each channel.")
+    limit: float | None = Field(
+        description="Largest absolute difference of all channels. Levels 0 and 255 of "
+        "difference.png stand for -limit and limit."
+    )
+    cmap: str = Field(description="Recommended colormap.")
 
 
 class LayerSummary(BaseModel):
@@ -406,6 +421,25 @@ class Uploads(BaseModel):
     suffixes: list[str] = Field(description="Suffixes of the accepted files, such as `.png`.")
 
 
+class OtherModel(BaseModel):
+    """JSON object with the second model, which is compared with the first.
+
+    Its resources have the paths of those of the first model, with `/api/other` in place of `/api`.
+    """
+
+    name: str
+    parameters: int = Field(description="Number of parameters of the model.")
+    layers: list[int | None] = Field(
+        description="For each node, the index of the node with the same path in the second model; "
+        "null if there is none that can be drawn."
+    )
+    has_classes: bool
+    shared_scale: str = Field(
+        description="Name of the normalization that takes two values, for pictures of both models "
+        "in one colour scale."
+    )
+
+
 class Model(BaseModel):
     """The graph of the model, and the available resources and options.
 
@@ -430,6 +464,7 @@ class Model(BaseModel):
     )
     dataset: DatasetSize | None
     uploads: Uploads | None = Field(description="Null if uploads are not accepted.")
+    other: OtherModel | None = Field(description="Second model; null if there is none.")
     maximize: bool = Field(description="Whether maximized images are available.")
     colormaps: dict[str, str] = Field(
         description="Colormaps by name: 256 RGB entries, encoded in Base64."

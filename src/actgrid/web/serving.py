@@ -93,13 +93,17 @@ def serve(
 def make_viewer(model: ModelLike, images: Any = (), **options: Unpack[PageOptions]) -> Viewer:
     """Create the `Viewer` of a model and its images; see `serve` for the parameters."""
     model = load_model(model)
+    compare_with = options["compare_with"]
+    if compare_with is not None:
+        compare_with = load_model(compare_with)
     store = ImageStore(
         images,
         max_bytes=options["upload_bytes"],
         max_pixels=options["upload_pixels"],
         reader=make_reader(model, options),
     )
-    return Viewer(model, store, **pick_options(options, ViewerImageOptions))
+    viewer_options = pick_options(options, ViewerImageOptions)
+    return Viewer(model, store, compare_with, **viewer_options)
 
 
 def _is_loopback(host: str) -> bool:

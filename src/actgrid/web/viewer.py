@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.encoding import encode, encode_png, make_blank_levels
-from actgrid.errors import NotFoundError
+from actgrid.errors import ModelError, NotFoundError
 from actgrid.evaluation.comparison import DEFAULT_METHODS
-from actgrid.models import LayerInfo
+from actgrid.models import LayerInfo, load_model
 from actgrid.models.drawing import draw_layer
 from actgrid.models.types import ModelLike
 from actgrid.option_checks import read_normalize, resolve_thread_count
@@ -47,6 +47,7 @@ from actgrid.web.layers import (
     summarize_layer,
 )
 from actgrid.web.maximized import MaximizedImages
+from actgrid.web.model_comparison import ModelComparison, describe_difference, draw_difference
 from actgrid.web.viewed import ViewedModel
 
 __all__ = ["Viewer"]
@@ -74,6 +75,9 @@ class Viewer:
         A Keras model with one input, or a model specification, see `actgrid.load_model`.
     images
         Images that can be viewed.
+    compare_with
+        A second model, which is compared with the first. All options except `statistics` also apply
+        to this model. `labels` apply to this model if it has as many classes.
     **options
         See `actgrid.options.ViewerImageOptions`. If the input size of the model is not fixed and
         `size` is None, images keep their size, except that larger images are reduced to at most
@@ -98,8 +102,11 @@ class Viewer:
         self,
         model: ModelLike,
         images: ImageStore,
+        compare_with: ModelLike | None = None,
         **options: Unpack[ViewerImageOptions],
     ) -> None:
+        if compare_with is not None:  # the models share the memory
+            options["cache_bytes"] //= 2
         statistics = options["statistics"]
         if isinstance(statistics, (str, Path)):
             statistics = DatasetStats.load(statistics)
@@ -135,16 +142,44 @@ class Viewer:
             self._engine, self._viewed, self._computations, options["preprocess"]
         )
         self._statistics = statistics
+        self.other = None if compare_with is None else self._make_other(compare_with, options)
+        self._comparison = (
+            None
+            if self.other is None
+            else ModelComparison(
+                self._engine, self._viewed, self.other._engine, self.other._viewed
+            )
+        )
         self._model_info = self._describe_model()
+
+    def _make_other(self, model: ModelLike, options: Any) -> Viewer:
+        """Return the viewer of the second model, with the same images."""
+        model, node = load_model(model), self._viewed.class_node
+        # A subclassed model may have no shape.
+        channels = np.atleast_1d(getattr(model, "output_shape", None))[-1]
+        has_same_classes = node is not None and channels == self._viewed.infos[node].channels
+        labels = options["labels"] if has_same_classes else None
+        other = Viewer(model, self.images, **options | {"statistics": None, "labels": labels})
+        kinds = self._engine.input.kind, other._engine.input.kind
+        if kinds[0] != kinds[1]:
+            raise ModelError(
+                f"the models take different samples: got {kinds[0]} and {kinds[1]}; expected a "
+                "model for compare_with that takes the same samples as the first model"
+            )
+        return other
 
     # --- the model ---
 
     async def start(self) -> None:
         """Compile the model and run it once, so that the first image is not delayed."""
         await self._engine.start()
+        if self.other is not None:
+            await self.other.start()
 
     async def close(self) -> None:
         """Cancel all computations, and end the threads."""
+        if self.other is not None:
+            await self.other.close()
         self._cache.close()
         await self._engine.close()
         self._computations.close()
@@ -195,6 +230,7 @@ class Viewer:
             }
             if self.images.max_uploads
             else None,
+            "other": None if self._comparison is None else self._comparison.describe(),
             "maximize": self._engine.input.kind == "image",
             "colormaps": {
                 name: base64.b64encode(palette(name).tobytes()).decode() for name in COLORMAPS
@@ -215,6 +251,8 @@ class Viewer:
         """
         self.images.remove(image)
         self._cache.remove(image)
+        if self.other is not None:
+            self.other._cache.remove(image)
 
     def _can_store(self, key: Any) -> bool:
         """Return whether a result may be cached: not if its image has been removed.
@@ -371,6 +409,43 @@ class Viewer:
             return await self._run_in_thread(compute, self._viewed.infos[node], activation)
 
         return await self._cache.get((kind, image, node), compute_in_thread)
+
+    # --- two models ---
+
+    async def get_difference(self, image: str, layer: int) -> dict[str, Any]:
+        """Return the differences between the two models in a layer for an image, for JSON.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no second model, or it has no layer with this path. Also a LookupError.
+        ShapeError
+            If the activations have different shapes. Also a ValueError.
+        """
+        return await self._compute_from_difference(image, layer, describe_difference)
+
+    async def get_difference_levels(self, image: str, layer: int) -> bytes:
+        """Return the differences between the two models in a layer as a grayscale PNG.
+
+        Level 128 is zero. See `get_difference` for the errors.
+        """
+        return await self._compute_from_difference(image, layer, draw_difference)
+
+    async def _compute_from_difference(
+        self, image: str, layer: int, compute: Callable[[LayerInfo, Array], T]
+    ) -> T:
+        stored, node = self.images[image], self._viewed.check_drawable(layer)
+        comparison = self._comparison
+        if comparison is None:
+            raise NotFoundError(
+                "there is no second model: start the viewer with the option compare_with"
+            )
+
+        async def compute_in_thread() -> T:
+            difference = await comparison.compute_difference(stored, node)
+            return await self._run_in_thread(compute, self._viewed.infos[node], difference)
+
+        return await self._cache.get((compute.__name__, image, node), compute_in_thread)
 
     # --- attention ---
 

@@ -13,6 +13,7 @@ declare global {
     type ColorRange = Schemas["ColorRange"];
     type Control = Schemas["Control"];
     type Dataset = Schemas["Dataset"];
+    type Difference = Schemas["Difference"];
     type Group = Schemas["Group"];
     type Heatmap = Schemas["Heatmap"];
     type Histograms = Schemas["Histograms"];

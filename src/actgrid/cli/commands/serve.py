@@ -19,6 +19,7 @@ from actgrid.options import (
     LabelOptions,
     ModelOptions,
     OpenOptions,
+    SecondModelOptions,
     ServerOptions,
     UploadOptions,
     ViewerOptions,
@@ -30,6 +31,7 @@ from actgrid.options import (
     ServerOptions,
     OpenOptions,
     ViewerOptions,
+    SecondModelOptions,
     UploadOptions,
     LabelOptions,
     InputOptions,
@@ -63,6 +65,10 @@ def serve(model: Model, images: OptionalImages = None, *, options: Options) -> N
 
         network = load_model(model, **options.select(ModelOptions))
         preprocessing = resolve_preprocessing(network, options["preprocess"])
+        if options["compare_with"] is not None:
+            viewing["compare_with"] = load_model(
+                options["compare_with"], **options.select(ModelOptions)
+            )
         viewing["tokens"] = read_tokens(options["tokens"])
         actgrid.serve(
             network, ready=announce, **viewing, **options.select(ServerOptions, UploadOptions)

@@ -8,16 +8,18 @@ import {
   slider, span,
 } from "./dom.js";
 import { loadThumbnail } from "./images.js";
-import { fetchLayer, formatStatistics, listChannels } from "./layer.js";
+import { formatStatistics } from "./layer.js";
 import { chooseColumns, Grid } from "./levels.js";
 import { explainMarks, findMarks } from "./marks.js";
 import { createFilledCanvas, drawText, saveCanvas } from "./save.js";
+import { fetchLayer, listChannels } from "./side.js";
 import { getState, updateState } from "./state.js";
 
 /** @import { Images } from "./images.js" */
-/** @import { LayerView, LoadedLayer } from "./layer.js" */
+/** @import { LayerView } from "./layer.js" */
 /** @import { Levels } from "./levels.js" */
 /** @import { Model } from "./model.js" */
+/** @import { LoadedLayer } from "./side.js" */
 /** @import { State } from "./state.js" */
 
 /** @typedef {State & {image: string, channel: number}} ChannelState State of an open channel. */
@@ -164,7 +166,7 @@ export class ChannelView {
 
   /** @param {ChannelState} state */
   showHeading(state) {
-    this.title.textContent = this.layerView.formatChannelTitle(state.channel);
+    this.title.textContent = this.layerView.formatTitle(state.channel);
     const { path, type, channels, kind } = this.node;
     const noun = kind === "dense" ? "units" : "channels";
     this.about.textContent = `${path} · ${type} · ${channels ?? "?"} ${noun}`;

@@ -289,6 +289,8 @@ export const paths = {
   /** @type {(image: ImageId, layer: number, normalize: string, scope: string) => string} */
   range: (image, layer, normalize, scope) =>
     `api/images/${image}/layers/${layer}/${encodeURIComponent(normalize)}/${scope}.json`,
+  /** @type {(image: ImageId, layer: number, kind: string) => string} */
+  difference: (image, layer, kind) => `api/images/${image}/layers/${layer}/difference.${kind}`,
   /** @type {(image: ImageId, layer: number) => string} */
   histograms: (image, layer) => `api/images/${image}/layers/${layer}/histograms.json`,
   /** @type {(image: ImageId, layer: number, kind: string) => string} */
@@ -314,6 +316,12 @@ export const paths = {
   maximized: (layer, channel, kind) =>
     `api/layers/${layer}/channels/${channel}/maximized${kind}?steps=${STEPS}`,
 };
+
+/**
+ * Return the path of a resource of the second model.
+ * @param {string} path Path of the resource of the first model.
+ */
+export const getOtherPath = (path) => path.replace("api/", "api/other/");
 
 /** A task of which only the latest run counts: a new run aborts the one before. */
 export class LatestTask {

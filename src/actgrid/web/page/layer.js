@@ -1,230 +1,22 @@
 /** The layer view: all channels of a layer for one image, or for two images side by side. */
 
-import { ColourBar } from "./bar.js";
 import { ClassList } from "./classes.js";
 import * as data from "./data.js";
 import {
-  announce, button, byId, debounce, definitionList, div, field, formatCount, formatNumber,
+  announce, button, byId, debounce, div, field, formatCount, formatNumber,
   formatPercent, formatShape, make, makePairs, mutedLine, optionField, saveButton, select,
   showNote, showToast, span,
 } from "./dom.js";
 import { NO_IMAGES } from "./images.js";
-import { Grid } from "./levels.js";
-import { explainMarks, findMarks, getMeaning } from "./marks.js";
+import { findMarks } from "./marks.js";
 import { formatLimits, parseLimits } from "./model.js";
 import { joinPictures, saveCanvas } from "./save.js";
-import { Stage } from "./stage.js";
+import { fetchLayer, GridSide, listChannels } from "./side.js";
 import { getState, updateState } from "./state.js";
 
 /** @import { Images } from "./images.js" */
-/** @import { Levels, Point } from "./levels.js" */
 /** @import { Model } from "./model.js" */
 /** @import { State, Viewport } from "./state.js" */
-
-/**
- * @typedef {object} LoadedLayer
- * @property {Api.Layer} about
- * @property {Levels} levels
- * @property {Api.ColorRange} range
- * @property {number} layer
- * @property {string} image
- */
-
-const HELP = "Arrow keys select a channel, Enter opens the channel, "
-  + "plus and minus zoom, 0 fits all channels to the view.";
-/** @type {Record<string, "mean" | "std" | "max" | "zero_fraction" | undefined>} */
-const STATISTICS = { mean: "mean", std: "std", max: "max", zeros: "zero_fraction" };
-
-/**
- * Return the channels to show (all, dead or live), in the same order as in actgrid.render.
- * @param {Api.Layer} about
- * @param {number} count
- * @param {Pick<State, "order" | "show">} state
- */
-export function listChannels(about, count, { order, show }) {
-  const dead = new Set(about.stats.dead);
-  const channels = Array.from({ length: count }, (_, channel) => channel)
-    .filter((channel) => show === "all" || dead.has(channel) === (show === "dead"));
-  const statistic = STATISTICS[order];
-  if (!statistic) return channels;
-  const values = about.stats[statistic];
-  /** @param {number} channel */
-  const getValue = (channel) => values[channel] ?? -Infinity; // channels without a value are last
-  /** @type {(a: number, b: number) => number} */
-  const compare = (a, b) => (getValue(a) === getValue(b) ? a - b : getValue(b) - getValue(a));
-  return channels.sort(compare);
-}
-
-/**
- * Load the description and the levels of a layer for an image.
- * @param {string} image
- * @param {number} layer
- * @param {State} state
- * @param {AbortSignal} signal
- * @returns {Promise<LoadedLayer>}
- */
-export async function fetchLayer(image, layer, { normalize, scope }, signal) {
-  const [about, levels, range] = await Promise.all([
-    data.loadJson(data.paths.layer(image, layer), signal),
-    data.loadLevels(data.paths.levels(image, layer, normalize, scope), signal),
-    data.loadJson(data.paths.range(image, layer, normalize, scope), signal),
-  ]);
-  return { about, levels, range, layer, image };
-}
-
-/** The canvas of one image in the layer view. */
-class ImageSide {
-  /**
-   * @param {LayerView} view
-   * @param {string} name
-   */
-  constructor(view, name) {
-    this.view = view;
-    this.canvas = make("canvas", {
-      class: "grid", role: "application", "aria-roledescription": "grid of channels",
-      "aria-label": HELP,
-    });
-    this.tip = make("div", { class: "tip", hidden: true });
-    this.note = make("div", { class: "note", hidden: true });
-    this.caption = make("p", { class: "caption", hidden: true });
-    this.bar = new ColourBar();
-    this.bar.element.hidden = true;
-    this.legend = span("legend");
-    this.bar.element.append(this.legend);
-    this.element = div(`side ${name}`, this.caption, this.canvas, this.bar.element, this.note,
-      this.tip);
-    this.stage = new Stage(this.canvas, {
-      view: (viewport) => view.setView(viewport),
-      hover: (cell, point, isByKey) => this.showTip(cell, point, isByKey),
-      pick: (cell) => updateState({ channel: this.stage.grid?.getChannel(cell) }),
-      drawn: () => this.markShown(),
-    });
-    this.task = new data.LatestTask((error) => this.fail(error));
-    /** @type {LoadedLayer & {shown: string} | null} */
-    this.loaded = null;
-    /** @type {string | null} */
-    this.pictureKey = null;
-  }
-
-  /**
-   * @param {State} state
-   * @param {string} image
-   * @param {number} layer
-   */
-  load(state, image, layer) {
-    const key = [image, layer, state.normalize, state.scope].join("|");
-    this.task.run(key, async (signal) => {
-      if (this.loaded?.layer !== layer) this.clear();
-      // Quick responses show no loading indicator, which would flicker.
-      const timer = setTimeout(() => this.element.classList.add("loading"), 120);
-      signal.addEventListener("abort", () => clearTimeout(timer));
-      try {
-        const loaded = await fetchLayer(image, layer, state, signal);
-        const path = this.view.model.nodes[layer].path;
-        const shown = [path, image, state.normalize, state.scope].join("|");
-        this.loaded = { ...loaded, shown };
-      } finally {
-        clearTimeout(timer);
-        if (!signal.aborted) this.element.classList.remove("loading");
-      }
-      this.pictureKey = null;
-      this.view.show(getState());
-      this.view.announceLayer();
-    });
-  }
-
-  clear() {
-    this.loaded = this.pictureKey = null;
-    delete this.canvas.dataset.shown;
-    this.note.hidden = this.bar.element.hidden = true;
-    this.stage.show(null, null);
-  }
-
-  /**
-   * Draw the picture again if the options or the data have changed.
-   * @param {State} state
-   */
-  updatePicture(state) {
-    if (!this.loaded) return;
-    const { about: { tiles }, levels, range, layer, image } = this.loaded;
-    // Both images show the channels of the first image in its order, to be comparable.
-    const first = this.view.sides[0].loaded;
-    const reference = first?.layer === layer ? first : this.loaded;
-    const key = [state.order, state.show, state.columns, state.cmap, reference.image].join("|");
-    if (this.pictureKey !== key) {
-      this.pictureKey = key;
-      const channels = listChannels(reference.about, tiles.count / tiles.slices, state);
-      const { path } = this.view.model.nodes[layer];
-      const imageName = this.view.images.getName(image);
-      this.canvas.ariaLabel = `Channels of ${path} for ${imageName}. ${HELP}`;
-      const grid = new Grid(tiles, channels, state.columns);
-      const kind = state.show === "live" ? "active" : state.show;
-      const text = `This layer has no ${kind} channels for this image.`;
-      showNote(this.note, grid.count ? null : text);
-      const lut = this.view.model.getLut(state.cmap);
-      const marks = findMarks(this.loaded.about.stats);
-      this.stage.show(grid.count ? grid.paint(levels, lut) : null, grid, marks);
-      this.legend.replaceChildren(...explainMarks(channels.flatMap((i) => marks.get(i) ?? [])));
-      this.bar.element.hidden = !grid.count;
-      this.bar.showRange(lut, range);
-    }
-    this.stage.setView(state.view);
-  }
-
-  /** @param {data.RequestError} error */
-  fail(error) {
-    this.element.classList.remove("loading");
-    this.clear();
-    showNote(this.note, error.message, true);
-    announce(error.message);
-    data.reportLostConnection(error);
-  }
-
-  markShown() {
-    if (!this.loaded || this.canvas.dataset.shown === this.loaded.shown) return;
-    this.canvas.dataset.shown = this.loaded.shown;
-    performance.mark("shown", { detail: this.loaded.shown });
-  }
-
-  /**
-   * Show the number and statistics of a channel near the pointer or the keyboard cursor.
-   * @param {number | null} cell
-   * @param {Point} [point]
-   */
-  showTip(cell, point, isByKey = false) {
-    const { grid } = this.stage;
-    this.tip.hidden = cell === null || !point || !grid || !this.loaded;
-    if (cell === null || !point || !grid || !this.loaded) return;
-    const channel = grid.getChannel(cell);
-    const { stats, tiles } = this.loaded.about;
-    const title = this.view.formatChannelTitle(channel);
-    const slice = tiles.slices > 1 ? `, slice ${cell % tiles.slices}` : "";
-    const lines = this.view.findClass(channel) === null
-      ? formatStatistics(stats, channel) : formatScore(stats, channel);
-    this.tip.replaceChildren(make("b", {}, title + slice), definitionList(lines));
-    const mark = this.stage.marks.get(channel);
-    if (mark) this.tip.append(make("p", { class: "dead" }, ...explainMarks([mark])));
-    this.placeTip(point);
-    const texts = [...lines.map((line) => line.join(" ")), ...(mark ? [getMeaning(mark)] : [])];
-    if (isByKey) announce(`${title}${slice}: ${texts.join(", ")}`);
-  }
-
-  /**
-   * Move the tip next to a point, inside of the canvas.
-   * @param {Point} point
-   */
-  placeTip(point) {
-    /** @type {(position: number, size: number, available: number) => number} */
-    const findStart = (position, size, available) => {
-      const start = position + 14 + size > available ? position - size - 14 : position + 14;
-      return Math.max(4, Math.min(start, available - size - 4));
-    };
-    const { clientWidth, clientHeight, offsetTop } = this.canvas;
-    const { offsetWidth, offsetHeight } = this.tip;
-    this.tip.style.left = `${findStart(point.x, offsetWidth, clientWidth)}px`;
-    this.tip.style.top = `${offsetTop + findStart(point.y, offsetHeight, clientHeight)}px`;
-  }
-}
 
 /**
  * Return the statistics of a channel as [name, text] pairs.
@@ -261,7 +53,7 @@ export class LayerView {
   constructor(model, images) {
     this.model = model;
     this.images = images;
-    this.sides = [new ImageSide(this, "first"), new ImageSide(this, "second")];
+    this.sides = [new GridSide(this, "first"), new GridSide(this, "second")];
     this.title = make("h2", {});
     this.about = mutedLine();
     this.compareButton = button("Compare", {
@@ -351,11 +143,11 @@ export class LayerView {
       showNote(first.note, NO_IMAGES);
       return;
     }
-    first.load(state, state.image, layer);
+    this.load(first, state, state.image, layer);
     second.element.hidden = state.compare === null;
     first.caption.hidden = second.caption.hidden = state.compare === null;
     if (state.compare !== null) {
-      second.load(state, state.compare, layer);
+      this.load(second, state, state.compare, layer);
       first.caption.replaceChildren(this.images.getName(state.image));
       second.caption.replaceChildren(this.images.getName(state.compare),
         button("×", {
@@ -366,7 +158,7 @@ export class LayerView {
     } else {
       second.task.stop();
     }
-    for (const side of this.sides) if (!side.element.hidden) side.updatePicture(state);
+    for (const side of this.sides) if (!side.element.hidden) this.draw(side, state);
     this.showHeading(layer);
     this.showScale(state);
     this.showClasses(state);
@@ -393,6 +185,44 @@ export class LayerView {
   pointToClass(index) {
     const { stage } = this.sides[0];
     stage.setCursor(index === null ? null : stage.grid?.getFirstCell(this.findUnit(index)) ?? null);
+  }
+
+  /**
+   * @param {GridSide} side
+   * @param {State} state
+   * @param {string} image
+   * @param {number} layer
+   */
+  load(side, state, image, layer) {
+    const key = [this.model.nodes[layer].path, image, state.normalize, state.scope].join("|");
+    side.load(key, layer, (signal) => fetchLayer(image, layer, state, signal));
+  }
+
+  /** Show a layer that has been loaded. */
+  update() {
+    this.show(getState());
+    this.announceLayer();
+  }
+
+  /**
+   * @param {GridSide} side
+   * @param {State} state
+   */
+  draw(side, state) {
+    if (!side.loaded) return;
+    const { about: { tiles }, layer, image } = side.loaded;
+    // Both images show the channels of the first image in its order, to be comparable.
+    const first = this.sides[0].loaded;
+    const reference = first?.layer === layer ? first : side.loaded;
+    const key = [state.order, state.show, state.columns, state.cmap, reference.image].join("|");
+    const channels = listChannels(reference.about, tiles.count / tiles.slices, state);
+    const label = `Channels of ${this.model.nodes[layer].path} for ${this.images.getName(image)}`;
+    const kind = state.show === "live" ? "active" : state.show;
+    const empty = `This layer has no ${kind} channels for this image.`;
+    const lut = this.model.getLut(state.cmap);
+    const marks = findMarks(side.loaded.about.stats);
+    side.draw(key, channels, { columns: state.columns, lut, label, empty, marks });
+    side.stage.setView(state.view);
   }
 
   /** @param {State} state */
@@ -459,11 +289,25 @@ export class LayerView {
     return Math.max(0, index - this.unitlessClasses);
   }
 
+  /** @param {number} channel */
+  pick(channel) {
+    updateState({ channel });
+  }
+
+  /**
+   * @param {Api.ChannelStats} stats
+   * @param {number} channel
+   */
+  formatLines(stats, channel) {
+    return this.findClass(channel) === null
+      ? formatStatistics(stats, channel) : formatScore(stats, channel);
+  }
+
   /**
    * Return the number of a channel, or its class name if the layer has the scores of classes.
    * @param {number} channel
    */
-  formatChannelTitle(channel) {
+  formatTitle(channel) {
     const index = this.findClass(channel);
     const label = index === null ? null : this.model.getLabel(index);
     const { kind } = this.model.nodes[this.model.getLayerIndex(getState())];

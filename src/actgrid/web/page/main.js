@@ -11,11 +11,12 @@ import { HeatmapView } from "./heatmap.js";
 import { Images } from "./images.js";
 import { LayerView } from "./layer.js";
 import { Model } from "./model.js";
+import { ModelsView } from "./models.js";
 import { getState, setDefaults, start, updateState } from "./state.js";
 
 /** @import { State } from "./state.js" */
 
-const TABS = /** @type {const} */ (["layer", "heads", "heatmap", "methods"]);
+const TABS = /** @type {const} */ (["layer", "heads", "heatmap", "methods", "models"]);
 /** @type {Record<string, string>} */
 const THEME_SYMBOLS = { auto: "◐", light: "☀", dark: "☾" };
 const GRAPH_WIDTH = { min: 220, max: 1200, initial: 348 }; // pixels
@@ -63,7 +64,8 @@ function showViews(model, images) {
   const heatmap = new HeatmapView(model, images);
   const comparison = new ComparisonView(model, images);
   const attention = new AttentionView(model, images);
-  const views = [images, layer, channel, attention, heatmap, comparison, graph];
+  const models = new ModelsView(model, images);
+  const views = [images, layer, channel, attention, heatmap, comparison, models, graph];
   /** @type {(state: State, invalid: string[]) => State} */
   const validate = (state, invalid) => {
     /** @param {string} name */
@@ -136,7 +138,8 @@ function showTabs(model, state) {
     tab.ariaSelected = String(state.tab === name);
     tab.tabIndex = state.tab === name ? 0 : -1;
     tab.hidden = (["heatmap", "methods"].includes(name) && model.methods.length === 0)
-      || (name === "heads" && model.getAttention(state) === null);
+      || (name === "heads" && model.getAttention(state) === null)
+      || (name === "models" && model.other === null);
   }
   for (const paneButton of getPaneButtons()) {
     paneButton.ariaCurrent = paneButton.dataset.pane === state.pane ? "true" : null;

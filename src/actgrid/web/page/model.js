@@ -25,6 +25,7 @@ export class Model {
     this.methods = about.methods;
     this.targets = about.targets;
     this.uploads = about.uploads;
+    this.other = about.other;
     this.maximize = about.maximize;
     this.colormaps = about.colormaps;
     this.index = new Map(this.nodes.map((node, index) => [node.path, index]));
@@ -224,7 +225,8 @@ export class Model {
     check("target", (text) => this.targets && this.findTarget(text) !== null, "class");
     const layers = this.heatmapLayers;
     check("over", (path) => this.is_live && layers.some((layer) => layer.path === path), "layer");
-    check("tab", (tab) => (tab === "heads" ? node.attention !== null : this.methods.length > 0));
+    check("tab", (tab) => (tab === "heads" ? node.attention !== null
+      : tab === "models" ? this.other !== null : this.methods.length > 0));
     check("head", (head) => head < (node.attention?.heads ?? Infinity));
     validState.open = validState.open.filter((name) => {
       const exists = name === "*" || this.groupIndex.has(name);

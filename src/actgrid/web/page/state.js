@@ -7,7 +7,7 @@ import { debounce } from "./dom.js";
 /**
  * @typedef {object} State
  * @property {"graph" | "view" | "images"} pane Part of the page on a narrow screen.
- * @property {"layer" | "heads" | "heatmap" | "methods"} tab
+ * @property {"layer" | "heads" | "heatmap" | "methods" | "models"} tab
  * @property {string | null} image Id of the image.
  * @property {string} layer Path of the layer.
  * @property {number | null} channel Channel of the channel view; null for the layer view.
@@ -19,6 +19,7 @@ import { debounce } from "./dom.js";
  * @property {"all" | "dead" | "live"} show
  * @property {number | null} columns
  * @property {Viewport | null} view Visible part of the layer; null for the whole layer.
+ * @property {"layer" | "difference"} sort Whether two models are sorted by their difference.
  * @property {number | null} head Attention head; null for the mean of all heads.
  * @property {number | null} query Query whose attention is shown; null for the first query.
  * @property {number} blend Weight of the channel over the image, 0 to 1.
@@ -87,7 +88,7 @@ const viewport = {
  */
 const PARAMETERS = {
   pane: ["view", choiceOf("graph", "view", "images")],
-  tab: ["layer", choiceOf("layer", "heads", "heatmap", "methods")],
+  tab: ["layer", choiceOf("layer", "heads", "heatmap", "methods", "models")],
   image: [null, imageId],
   layer: [null, text],
   channel: [null, integer],
@@ -99,6 +100,7 @@ const PARAMETERS = {
   show: ["all", choiceOf("all", "dead", "live")],
   columns: [null, integer],
   view: [null, viewport],
+  sort: ["layer", choiceOf("layer", "difference")],
   head: [null, integer],
   query: [null, integer],
   blend: [0.6, fraction],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 
 from actgrid.option_groups import get_options
 from actgrid.options import TargetOptions
@@ -46,8 +46,8 @@ LayerQuery = Annotated[
 ]
 
 
-def add_routes(app: FastAPI, viewer: Viewer) -> None:
-    """Add the routes that compute and serve heatmaps to a FastAPI app."""
+def add_routes(app: APIRouter, viewer: Viewer) -> None:
+    """Add the routes that compute and serve heatmaps to a router."""
 
     def parse_target(target: str) -> int | str | None:
         return None if target == "predicted" else _parse_index(target)
@@ -56,7 +56,7 @@ def add_routes(app: FastAPI, viewer: Viewer) -> None:
         return None if layer is None else _parse_index(layer)
 
     # The target is a path parameter, because names of classes may contain slashes.
-    prefix = "/api/images/{image}/heatmaps/{method}/{target:path}"
+    prefix = "/images/{image}/heatmaps/{method}/{target:path}"
 
     @app.get(f"{prefix}/progress.json", response_model=schemas.Progress, tags=["heatmaps"])
     async def get_heatmap_progress(
@@ -67,7 +67,7 @@ def add_routes(app: FastAPI, viewer: Viewer) -> None:
             viewer.get_heatmap_progress(image, method, parse_target(target), parse_layer(layer))
         )
 
-    scores_prefix = "/api/images/{image}/scores/{method}/{target:path}"
+    scores_prefix = "/images/{image}/scores/{method}/{target:path}"
 
     @app.get(f"{scores_prefix}/progress.json", response_model=schemas.Progress, tags=["heatmaps"])
     async def get_scores_progress(

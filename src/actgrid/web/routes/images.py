@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from actgrid.errors import OptionError
 from actgrid.web import schemas
@@ -14,18 +14,45 @@ from actgrid.web.routes.responses import BINARY, PNG, Image, describe_picture, j
 from actgrid.web.uploads import read_upload
 from actgrid.web.viewer import Viewer
 
-__all__ = ["add_routes"]
+__all__ = ["add_list_routes", "add_routes"]
 
 # Uploads are kept in memory until they are decoded, so their number and duration are limited.
 _MAX_UPLOADS = 8
 _MAX_UPLOAD_SECONDS = 120
 
 
-def add_routes(app: FastAPI, viewer: Viewer) -> None:
-    """Add the routes that list, upload, serve and delete images to a FastAPI app."""
+def add_routes(app: APIRouter, viewer: Viewer) -> None:
+    """Add the routes that serve pictures and classes of images to a router."""
+
+    @app.get(
+        "/images/{image}/thumbnail.jpg",
+        tags=["images"],
+        **describe_picture("A picture of at most 128 x 128 pixels.", "image/jpeg"),
+    )
+    async def get_thumbnail(image: Image) -> Response:
+        """Return the thumbnail of an image."""
+        return Response(await viewer.get_thumbnail(image), media_type="image/jpeg")
+
+    @app.get(
+        "/images/{image}/picture.png",
+        tags=["images"],
+        **describe_picture("An RGB picture in the size of the model's input."),
+    )
+    async def get_picture(image: Image) -> Response:
+        """Return an image as the model receives it, cropped and resized."""
+        return Response(await viewer.get_picture(image), media_type=PNG)
+
+    @app.get("/images/{image}/classes.json", response_model=schemas.Classes, tags=["images"])
+    async def get_classes(image: Image) -> Any:
+        """Return the five classes with the highest scores for an image."""
+        return json_response(await viewer.get_classes(image))
+
+
+def add_list_routes(app: APIRouter, viewer: Viewer) -> None:
+    """Add the routes that list, upload and delete images to a router."""
     uploads = asyncio.Semaphore(_MAX_UPLOADS)
 
-    @app.get("/api/images.json", response_model=schemas.Images, tags=["images"])
+    @app.get("/images.json", response_model=schemas.Images, tags=["images"])
     async def list_images(
         offset: Annotated[int, Query(ge=0, le=2**53)] = 0,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
@@ -35,7 +62,7 @@ def add_routes(app: FastAPI, viewer: Viewer) -> None:
         return json_response({"total": len(viewer.images), "images": list(map(_describe, page))})
 
     @app.post(
-        "/api/images",
+        "/images",
         status_code=201,
         response_model=schemas.Image,
         tags=["images"],
@@ -82,7 +109,7 @@ def add_routes(app: FastAPI, viewer: Viewer) -> None:
         return json_response(_describe(image), 201)
 
     @app.delete(
-        "/api/images/{image}",
+        "/images/{image}",
         status_code=204,
         response_class=Response,
         tags=["images"],
@@ -95,29 +122,6 @@ def add_routes(app: FastAPI, viewer: Viewer) -> None:
         except OptionError as error:
             return json_response({"detail": str(error)}, 409)
         return Response(status_code=204)
-
-    @app.get(
-        "/api/images/{image}/thumbnail.jpg",
-        tags=["images"],
-        **describe_picture("A picture of at most 128 x 128 pixels.", "image/jpeg"),
-    )
-    async def get_thumbnail(image: Image) -> Response:
-        """Return the thumbnail of an image."""
-        return Response(await viewer.get_thumbnail(image), media_type="image/jpeg")
-
-    @app.get(
-        "/api/images/{image}/picture.png",
-        tags=["images"],
-        **describe_picture("An RGB picture in the size of the model's input."),
-    )
-    async def get_picture(image: Image) -> Response:
-        """Return an image as the model receives it, cropped and resized."""
-        return Response(await viewer.get_picture(image), media_type=PNG)
-
-    @app.get("/api/images/{image}/classes.json", response_model=schemas.Classes, tags=["images"])
-    async def get_classes(image: Image) -> Any:
-        """Return the five classes with the highest scores for an image."""
-        return json_response(await viewer.get_classes(image))
 
 
 def _describe(image: StoredImage) -> dict[str, Any]:

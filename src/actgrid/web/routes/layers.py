@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI, Response
+from fastapi import APIRouter, Response
 
 from actgrid.options import GridOptions
 from actgrid.web import schemas
@@ -22,16 +22,16 @@ from actgrid.web.viewer import Viewer
 __all__ = ["add_routes"]
 
 
-def add_routes(app: FastAPI, viewer: Viewer) -> None:
-    """Add the routes that serve activations of layers to a FastAPI app."""
+def add_routes(app: APIRouter, viewer: Viewer) -> None:
+    """Add the routes that serve activations of layers to a router."""
 
-    @app.get("/api/images/{image}/layers.json", response_model=schemas.Layers, tags=["activations"])
+    @app.get("/images/{image}/layers.json", response_model=schemas.Layers, tags=["activations"])
     async def get_layers(image: Image) -> Any:
         """Return the number of dead channels, minimum, maximum and mean of each layer."""
         return json_response(await viewer.get_layers(image))
 
     @app.get(
-        "/api/images/{image}/layers.png",
+        "/images/{image}/layers.png",
         tags=["activations"],
         **describe_picture("A grayscale picture; layers.json describes the layout."),
     )
@@ -40,7 +40,7 @@ def add_routes(app: FastAPI, viewer: Viewer) -> None:
         return Response(await viewer.get_layers_sprite(image), media_type=PNG)
 
     @app.get(
-        "/api/images/{image}/layers/{layer}.json",
+        "/images/{image}/layers/{layer}.json",
         response_model=schemas.Layer,
         tags=["activations"],
     )
@@ -49,7 +49,7 @@ def add_routes(app: FastAPI, viewer: Viewer) -> None:
         return json_response(await viewer.get_layer(image, layer))
 
     @app.get(
-        "/api/images/{image}/layers/{layer}.png",
+        "/images/{image}/layers/{layer}.png",
         tags=["activations"],
         **describe_picture("An indexed picture; a grayscale picture for `cmap=gray`."),
     )
@@ -59,7 +59,7 @@ def add_routes(app: FastAPI, viewer: Viewer) -> None:
         return Response(await viewer.render_layer(image, layer, options), media_type=PNG)
 
     @app.get(
-        "/api/images/{image}/layers/{layer}/histograms.json",
+        "/images/{image}/layers/{layer}/histograms.json",
         response_model=schemas.Histograms,
         tags=["activations"],
     )
@@ -68,7 +68,25 @@ def add_routes(app: FastAPI, viewer: Viewer) -> None:
         return json_response(await viewer.get_histograms(image, layer))
 
     @app.get(
-        "/api/images/{image}/layers/{layer}/attention.json",
+        "/images/{image}/layers/{layer}/difference.json",
+        response_model=schemas.Difference,
+        tags=["activations"],
+    )
+    async def get_difference(image: Image, layer: Layer) -> Any:
+        """Return the largest difference between two models in each channel of a layer."""
+        return json_response(await viewer.get_difference(image, layer))
+
+    @app.get(
+        "/images/{image}/layers/{layer}/difference.png",
+        tags=["activations"],
+        **describe_picture("A grayscale picture of the difference; level 128 is zero."),
+    )
+    async def get_difference_levels(image: Image, layer: Layer) -> Response:
+        """Return the activation of the model minus that of the second model."""
+        return Response(await viewer.get_difference_levels(image, layer), media_type=PNG)
+
+    @app.get(
+        "/images/{image}/layers/{layer}/attention.json",
         response_model=schemas.Attention,
         tags=["activations"],
     )
@@ -77,7 +95,7 @@ def add_routes(app: FastAPI, viewer: Viewer) -> None:
         return json_response(await viewer.get_attention(image, layer))
 
     @app.get(
-        "/api/images/{image}/layers/{layer}/attention.bin",
+        "/images/{image}/layers/{layer}/attention.bin",
         tags=["activations"],
         **describe_picture(
             "A byte for each attention weight, in the order (heads, queries, keys). 255 is the "
@@ -90,7 +108,7 @@ def add_routes(app: FastAPI, viewer: Viewer) -> None:
         return Response(await viewer.get_attention_levels(image, layer), media_type=BYTES)
 
     @app.get(
-        "/api/images/{image}/layers/{layer}/{normalize}/{scope}.png",
+        "/images/{image}/layers/{layer}/{normalize}/{scope}.png",
         tags=["activations"],
         **describe_picture(
             "A grayscale picture of levels; `tiles` of the layer describes the layout."
@@ -102,7 +120,7 @@ def add_routes(app: FastAPI, viewer: Viewer) -> None:
         return Response(await viewer.get_levels(image, layer, **options), media_type=PNG)
 
     @app.get(
-        "/api/images/{image}/layers/{layer}/{normalize}/{scope}.json",
+        "/images/{image}/layers/{layer}/{normalize}/{scope}.json",
         response_model=schemas.ColorRange,
         tags=["activations"],
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI, Response
+from fastapi import APIRouter, Response
 
 from actgrid.options import MaximizeOptions
 from actgrid.web import schemas
@@ -15,21 +15,21 @@ from actgrid.web.viewer import Viewer
 __all__ = ["add_routes"]
 
 
-def add_routes(app: FastAPI, viewer: Viewer) -> None:
-    """Add the routes that describe the model and its layers to a FastAPI app."""
+def add_routes(app: APIRouter, viewer: Viewer) -> None:
+    """Add the routes that describe the model and its layers to a router."""
 
-    @app.get("/api/model.json", response_model=schemas.Model, tags=["model"])
+    @app.get("/model.json", response_model=schemas.Model, tags=["model"])
     async def get_model() -> Any:
         """Return the model's graph, classes, attribution methods and options."""
         return json_response(viewer.get_model_info())
 
-    @app.get("/api/layers/{layer}/kernel.json", response_model=schemas.Kernel, tags=["model"])
+    @app.get("/layers/{layer}/kernel.json", response_model=schemas.Kernel, tags=["model"])
     async def get_kernel(layer: Layer) -> Any:
         """Return the shape, value range and tile layout of a layer's kernel."""
         return json_response(await viewer.get_kernel(layer))
 
     @app.get(
-        "/api/layers/{layer}/kernel.png",
+        "/layers/{layer}/kernel.png",
         tags=["model"],
         **describe_picture("A grayscale picture of the kernel; level 128 is zero."),
     )
@@ -37,13 +37,13 @@ def add_routes(app: FastAPI, viewer: Viewer) -> None:
         """Return the tiles of a layer's kernel, ordered by output channel."""
         return Response(await viewer.get_kernel_levels(layer), media_type=PNG)
 
-    @app.get("/api/layers/{layer}/dataset.json", response_model=schemas.Dataset, tags=["model"])
+    @app.get("/layers/{layer}/dataset.json", response_model=schemas.Dataset, tags=["model"])
     async def get_dataset_statistics(layer: Layer) -> Any:
         """Return the statistics and top images of each channel over a dataset."""
         return json_response(await viewer.get_dataset_stats(layer))
 
     @app.get(
-        "/api/layers/{layer}/channels/{channel}/maximized.png",
+        "/layers/{layer}/channels/{channel}/maximized.png",
         tags=["model"],
         **describe_picture("An RGB picture in the size of the model's input."),
     )
@@ -54,7 +54,7 @@ def add_routes(app: FastAPI, viewer: Viewer) -> None:
         return Response(png, media_type=PNG)
 
     @app.get(
-        "/api/layers/{layer}/channels/{channel}/maximized/progress.json",
+        "/layers/{layer}/channels/{channel}/maximized/progress.json",
         response_model=schemas.Progress,
         tags=["model"],
     )
