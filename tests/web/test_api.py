@@ -29,6 +29,7 @@ GET_PATHS = [
     "/api/images/{image}/thumbnail.jpg",
     "/api/images/{image}/picture.png",
     "/api/images/{image}/classes.json",
+    "/api/images/{image}/ablation.json",
     "/api/images/{image}/layers.json",
     "/api/images/{image}/layers.png",
     "/api/images/{image}/layers/{layer}.json",

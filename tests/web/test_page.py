@@ -884,6 +884,81 @@ def test_one_model_has_no_tab_for_two(open_page: OpenPage) -> None:
         page.locator(".toast button").click()
 
 
+# Clicks a button, and resolves with the milliseconds until another list of classes is drawn.
+MEASURE_CLICK = """(button) => new Promise((resolve) => {
+  const list = document.querySelector("#images .top-classes");
+  const start = performance.now();
+  new MutationObserver(() => requestAnimationFrame(() => resolve(performance.now() - start)))
+    .observe(list, { childList: true });
+  button.click();
+})"""
+
+
+def test_switched_off_channels_change_the_classes_at_once(
+    open_page: OpenPage, demo_model: Any, folder: Path
+) -> None:
+    names = actgrid.demo.labels()
+    x = actgrid.load_images(folder / "cat.png", model=demo_model)
+    stem = keras.Model(demo_model.input, demo_model.get_layer(STEM).output)
+    rest = keras.Model(demo_model.get_layer(STEM).output, demo_model.output)
+    values = stem.predict(x, verbose=0)
+    before = rest.predict(values, verbose=0)[0]
+    first = int(np.argmax(before))
+
+    def format_change(channels: list[int]) -> str:
+        masked = values.copy()
+        masked[..., channels] = 0
+        after = rest.predict(masked, verbose=0)[0]
+        return f"{100 * before[first]:.1f}% \u2192 {100 * after[first]:.1f}%"
+
+    with open_page("#channel=9") as page:
+        switch = page.get_by_role("button", name="Switch channel off")
+        expect(switch).to_have_attribute("aria-pressed", "false")
+        switch.focus()
+        switch.press("Enter")
+        expect(switch).to_have_attribute("aria-pressed", "true")
+        row = page.locator("#images .top-classes li", has_text=names[first])
+        expect(row.locator(".value")).to_have_text(format_change([9]))
+        effect = page.locator("#switched .effect")
+        expect(effect).to_have_text(f"{names[first]} {format_change([9])}")
+        # The function is compiled now, and other channels of the layer need no new trace.
+        times = []
+        for channel in (1, 2, 19):
+            follow_link(page, f"#channel={channel}&off={get_state(page)['off']}")
+            expect(page.locator("#channel h2")).to_have_text(f"Channel {channel}")
+            page.wait_for_timeout(300)
+            times.append(switch.evaluate(MEASURE_CLICK))
+        assert min(times) < 150
+        off = [1, 2, 9, 19]
+        assert get_state(page)["off"] == "4:1,2,9,19"
+        expect(effect).to_have_text(f"{names[first]} {format_change(off)}")
+        page.get_by_role("button", name=f"Switch on {STEM} 2", exact=True).click()
+        expect(effect).to_have_text(f"{names[first]} {format_change([1, 9, 19])}")
+        page.keyboard.press("Escape")
+        page.locator("#tab-layer").click()
+        wait_for(page, STEM)
+        expect(page.locator("#layer .first .legend")).to_contain_text("switched off")
+        page.get_by_role("button", name="Switch all on").click()
+        expect(page.locator("#switched")).to_be_hidden()
+        expect(row.locator(".value")).to_have_text(f"{100 * before[first]:.1f}%")
+        assert get_state(page)["off"] is None
+
+
+def test_key_switches_the_channel_and_invalid_channels_are_ignored(open_page: OpenPage) -> None:
+    with open_page("#channel=3&off=4:99") as page:
+        expect(page.locator(".toast")).to_contain_text("channel 4:99 does not exist")
+        page.locator(".toast button").click()
+        page.locator("#channel canvas[data-shown]").wait_for()
+        page.keyboard.press("o")
+        expect(page.get_by_role("button", name=f"Switch on {STEM} 3")).to_be_visible()
+        page.keyboard.press("o")
+        expect(page.locator("#switched")).to_be_hidden()
+        # Nothing follows the scores of the classes.
+        follow_link(page, f"#layer={DENSE}&channel=3")
+        expect(page.locator("#channel h2")).to_contain_text("Unit 3")
+        expect(page.get_by_role("button", name="Switch channel off")).to_be_hidden()
+
+
 def test_heatmaps(open_page: OpenPage) -> None:
     with open_page("#tab=heatmap") as page:
         panel = page.locator("#heatmap")

@@ -36,8 +36,10 @@ from actgrid.statistics.measurements import measure_image_stats
 from actgrid.web.images import ImageStore
 
 __all__ = [
+    "TOP_CLASSES",
     "check_size",
     "compute_histograms",
+    "describe_classes",
     "describe_dataset",
     "describe_layer",
     "describe_range",
@@ -61,7 +63,8 @@ _THUMBNAIL_CHANNELS = 16
 _BINS = 32
 # Number of values that are binned at a time.
 _BLOCK_VALUES = 1 << 16
-_TOP_CLASSES = 5
+# Number of classes in a list of the classes with the highest scores.
+TOP_CLASSES = 5
 _DIGITS = 6
 _STATISTICS = ("mean", "std", "min", "max", "zero_fraction")
 
@@ -328,14 +331,21 @@ def _draw_small_grid(
 
 def rank_classes(scores: Array, labels: Sequence[str] | None) -> dict[str, Any]:
     """Return the five classes with the highest scores, for JSON."""
+    best = np.argsort(-scores.astype(np.float64), kind="stable")[:TOP_CLASSES]
+    return describe_classes(scores, best.tolist(), labels)
+
+
+def describe_classes(
+    scores: Array, classes: Sequence[int], labels: Sequence[str] | None
+) -> dict[str, Any]:
+    """Return the names and scores of some classes in their order, for JSON."""
     values = scores.astype(np.float64)
     are_probabilities = bool((values >= 0).all()) and math.isclose(values.sum(), 1, abs_tol=1e-3)
-    best = np.argsort(-values, kind="stable")[:_TOP_CLASSES]
     return {
         "kind": "probability" if are_probabilities else "score",
         "top": [
             {"index": index, "name": None if labels is None else labels[index], "value": value}
-            for index, value in zip(best.tolist(), round_for_json(values[best]), strict=True)
+            for index, value in zip(classes, round_for_json(values[list(classes)]), strict=True)
         ],
     }
 

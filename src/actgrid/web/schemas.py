@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 __all__ = [
+    "Ablation",
     "Attention",
     "Classes",
     "ColorRange",
@@ -66,6 +67,23 @@ class Classes(BaseModel):
 
     kind: Literal["probability", "score"]
     top: list[Class]
+
+
+class AblatedClass(Class):
+    """JSON object with the score of a class before and after channels are switched off."""
+
+    before: float | None = Field(description="Score before; `value` is the score after.")
+
+
+class Ablation(BaseModel):
+    """JSON response with the scores of classes while channels of some layers are switched off.
+
+    The classes are those with the highest scores before or after, from the highest score after
+    down.
+    """
+
+    kind: Literal["probability", "score"]
+    top: list[AblatedClass]
 
 
 class Tiles(BaseModel):

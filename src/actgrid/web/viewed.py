@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from actgrid.attribution.scores import find_binary_output
 from actgrid.errors import LayerError, NotFoundError, suggest
@@ -99,6 +103,13 @@ class ViewedModel:
             for node, info in enumerate(self.infos)
             if info.path in layers and layers[info.path].count.size == info.channels
         }
+
+    def complete_scores(self, scores: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the score of each class for the output of the model, which may have one value."""
+        if self.binary_output is None:
+            return scores
+        first = 1 - scores if self.binary_output == "probability" else -scores
+        return np.concatenate([first, scores])
 
     def check_layer(self, layer: int) -> int:
         """Check and return a node index; raise NotFoundError if there is no such node."""

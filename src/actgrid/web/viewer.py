@@ -28,6 +28,7 @@ from actgrid.options import GridOptions, ViewerImageOptions
 from actgrid.rendering import palette
 from actgrid.rendering.normalize import parse_normalize
 from actgrid.statistics import DatasetStats
+from actgrid.web.ablation import Ablation
 from actgrid.web.attention import AttentionResources
 from actgrid.web.cache import Cache
 from actgrid.web.computations import Computations
@@ -135,6 +136,7 @@ class Viewer:
             self._computations,
             options["batch_size"],
         )
+        self._ablation = Ablation(self._engine, self._viewed)
         self._attention = AttentionResources(
             self._engine, self._viewed, images, self._cache, self._threads
         )
@@ -286,18 +288,49 @@ class Viewer:
             If the image does not exist, or the model has no classes. Also a LookupError.
         """
         self.images[image]
-        node, viewed = self._viewed.class_node, self._viewed
-        if node is None:
-            raise NotFoundError("the model has no classes")
+        node, viewed = self._get_class_node(), self._viewed
 
         def compute(info: LayerInfo, activation: Array) -> dict[str, Any]:
-            (scores,) = activation[:1]
-            if viewed.binary_output is not None:
-                class_0_score = 1 - scores if viewed.binary_output == "probability" else -scores
-                scores = np.concatenate([class_0_score, scores])
-            return rank_classes(scores, viewed.labels)
+            return rank_classes(viewed.complete_scores(activation[0]), viewed.labels)
 
         return await self._compute_from_layer("classes", image, node, compute)
+
+    def _get_class_node(self) -> int:
+        if self._viewed.class_node is None:
+            raise NotFoundError("the model has no classes")
+        return self._viewed.class_node
+
+    async def get_ablation(self, image: str, channels: str) -> dict[str, Any]:
+        """Return the classes with the highest scores without some channels, for JSON.
+
+        The values of these channels are zero. The result contains the scores before and after.
+
+        Parameters
+        ----------
+        channels
+            Channels of layers, such as ``"4:0,3;9:1"`` for channels 0 and 3 of layer 4 and channel
+            1 of layer 9.
+
+        Raises
+        ------
+        NotFoundError
+            If the image, a layer or a channel does not exist, or the model has no classes. Also a
+            LookupError.
+        OptionError
+            If `channels` has another form. Also a ValueError.
+        CapabilityError
+            If channels of a layer cannot be switched off. Also a ValueError.
+        """
+        stored, node = self.images[image], self._get_class_node()
+        ablated = self._ablation.parse_channels(channels)
+
+        async def compute() -> dict[str, Any]:
+            before = (await self._engine.get_activation(stored, node))[0]
+            x = (await self._engine.get_prepared(stored)).x
+            after = await self._run_in_thread(self._ablation.compute_scores, x, ablated)
+            return self._ablation.describe(before, after)
+
+        return await self._cache.get(("ablation", image, tuple(ablated.items())), compute)
 
     # --- all layers of an image ---
 

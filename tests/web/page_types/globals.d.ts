@@ -7,6 +7,8 @@ type Schemas = components["schemas"];
 declare global {
   /** The JSON responses of the server, as its OpenAPI description defines them. */
   namespace Api {
+    type AblatedClass = Schemas["AblatedClass"];
+    type Ablation = Schemas["Ablation"];
     type Attention = Schemas["Attention"];
     type ChannelStats = Schemas["ChannelStats"];
     type Classes = Schemas["Classes"];

@@ -14,6 +14,7 @@ import { explainMarks, findMarks } from "./marks.js";
 import { createFilledCanvas, drawText, saveCanvas } from "./save.js";
 import { fetchLayer, listChannels } from "./side.js";
 import { getState, updateState } from "./state.js";
+import { getSwitchedOff, toggleChannel } from "./switches.js";
 
 /** @import { Images } from "./images.js" */
 /** @import { LayerView } from "./layer.js" */
@@ -61,6 +62,10 @@ export class ChannelView {
     this.datasetTask = new data.LatestTask((error) => this.showSectionError(this.dataset, error));
     this.imagesTask = new data.LatestTask((error) => this.showSectionError(this.across, error));
     this.maximizeTask = new data.LatestTask((error) => this.showSectionError(this.maximal, error));
+    this.switchButton = button("Switch channel off", {
+      "aria-pressed": "false", title: "Set the channel to zero, and show the classes without it (O)",
+      onclick: () => this.toggle(),
+    });
     this.title = make("h2", { tabindex: -1 });
     this.about = mutedLine();
     this.tile = make("canvas", { class: "tile", role: "img" });
@@ -105,7 +110,7 @@ export class ChannelView {
       title: "All channels of the layer (Esc)", onclick: () => updateState({ channel: null }),
     });
     return make("header", { class: "heading" }, back,
-      div(null, this.title, this.about),
+      div(null, this.title, this.about), this.switchButton,
       stepButton("‹", -1, "Previous channel (←)"), stepButton("›", 1, "Next channel (→)"),
       saveButton("this view", () => this.save()));
   }
@@ -169,6 +174,9 @@ export class ChannelView {
     this.title.textContent = this.layerView.formatTitle(state.channel);
     const { path, type, channels, kind } = this.node;
     const noun = kind === "dense" ? "units" : "channels";
+    const isOff = getSwitchedOff(state, this.layer).includes(state.channel);
+    this.switchButton.ariaPressed = String(isOff);
+    this.switchButton.hidden = !this.model.canSwitch(this.layer);
     this.about.textContent = `${path} · ${type} · ${channels ?? "?"} ${noun}`;
   }
 
@@ -456,6 +464,12 @@ export class ChannelView {
     updateState({ channel: channels[position % channels.length] });
   }
 
+  /** Switch the channel off, or on if it is off. */
+  toggle() {
+    const { channel } = getState();
+    if (channel !== null && this.model.canSwitch(this.layer)) toggleChannel(this.layer, channel);
+  }
+
   /** @param {KeyboardEvent} event */
   handleKey(event) {
     if (byId("channel").hidden || document.querySelector("dialog[open]")) return;
@@ -466,6 +480,7 @@ export class ChannelView {
     if (hasModifier(event)) return;
     if (event.key === "ArrowLeft") this.moveBy(-1);
     else if (event.key === "ArrowRight") this.moveBy(1);
+    else if (event.key === "o") this.toggle();
     else if (event.key === "Escape") {
       updateState({ channel: null });
       this.layerView.focus();

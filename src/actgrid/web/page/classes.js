@@ -44,7 +44,7 @@ export class ClassList {
     this.element.replaceChildren(make("li", { class: "error" }, message));
   }
 
-  /** @param {Api.Classes} classes */
+  /** @param {Api.Classes | Api.Ablation} classes */
   show({ kind, top }) {
     const values = top.map(({ value }) => Math.abs(value ?? 0));
     const max = kind === "probability" ? 1 : Math.max(...values, 1e-9);
@@ -53,8 +53,10 @@ export class ClassList {
     this.element.replaceChildren(...top.map((entry) => {
       const bar = make("i", {});
       bar.style.width = `${(100 * Math.max(entry.value ?? 0, 0)) / max}%`;
-      const parts = [span("label", formatClass(entry)), span("value", format(entry.value)),
-        span("bar", bar)];
+      const value = "before" in entry
+        ? `${format(/** @type {Api.AblatedClass} */ (entry).before)} → ${format(entry.value)}`
+        : format(entry.value);
+      const parts = [span("label", formatClass(entry)), span("value", value), span("bar", bar)];
       const title = `${formatClass(entry)} (class ${entry.index})`;
       return make("li", { title }, ...this.makeButton(entry.index, parts));
     }));

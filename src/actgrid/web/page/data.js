@@ -277,6 +277,8 @@ export const paths = {
   picture: (image) => `api/images/${image}/picture.png`,
   /** @type {(image: ImageId) => string} */
   classes: (image) => `api/images/${image}/classes.json`,
+  /** @type {(image: ImageId, channels: string) => string} */
+  ablation: (image, channels) => `api/images/${image}/ablation.json?channels=${channels}`,
   /** @type {(image: ImageId) => string} */
   layers: (image) => `api/images/${image}/layers.json`,
   /** @type {(image: ImageId) => string} */

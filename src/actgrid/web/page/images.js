@@ -304,9 +304,11 @@ export class Images {
       this.currentImage.hidden = false;
     });
     if (!this.model.classes) return;
-    this.classesTask.run(state.image, async (signal) => {
+    const path = state.off === null ? data.paths.classes(state.image)
+      : data.paths.ablation(state.image, state.off);
+    this.classesTask.run(path, async (signal) => {
       this.topClasses.markStale();
-      this.showClasses(await data.loadJson(data.paths.classes(state.image), signal));
+      this.showClasses(await data.loadJson(path, signal));
     });
   }
 
@@ -318,7 +320,7 @@ export class Images {
     }
   }
 
-  /** @param {Api.Classes} classes */
+  /** @param {Api.Classes | Api.Ablation} classes */
   showClasses(classes) {
     this.topClasses.show(classes);
     announce(`${this.getName(getState().image)}: ${formatClass(classes.top[0])}`);

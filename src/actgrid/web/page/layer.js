@@ -13,6 +13,7 @@ import { formatLimits, parseLimits } from "./model.js";
 import { joinPictures, saveCanvas } from "./save.js";
 import { fetchLayer, GridSide, listChannels } from "./side.js";
 import { getState, updateState } from "./state.js";
+import { getSwitchedOff } from "./switches.js";
 
 /** @import { Images } from "./images.js" */
 /** @import { Model } from "./model.js" */
@@ -214,13 +215,14 @@ export class LayerView {
     // Both images show the channels of the first image in its order, to be comparable.
     const first = this.sides[0].loaded;
     const reference = first?.layer === layer ? first : side.loaded;
-    const key = [state.order, state.show, state.columns, state.cmap, reference.image].join("|");
+    const key = [state.order, state.show, state.columns, state.cmap, state.off, reference.image]
+      .join("|");
     const channels = listChannels(reference.about, tiles.count / tiles.slices, state);
     const label = `Channels of ${this.model.nodes[layer].path} for ${this.images.getName(image)}`;
     const kind = state.show === "live" ? "active" : state.show;
     const empty = `This layer has no ${kind} channels for this image.`;
     const lut = this.model.getLut(state.cmap);
-    const marks = findMarks(side.loaded.about.stats);
+    const marks = findMarks(side.loaded.about.stats, getSwitchedOff(state, layer));
     side.draw(key, channels, { columns: state.columns, lut, label, empty, marks });
     side.stage.setView(state.view);
   }

@@ -12,6 +12,7 @@ import { Images } from "./images.js";
 import { LayerView } from "./layer.js";
 import { Model } from "./model.js";
 import { ModelsView } from "./models.js";
+import { Switches } from "./switches.js";
 import { getState, setDefaults, start, updateState } from "./state.js";
 
 /** @import { State } from "./state.js" */
@@ -31,7 +32,10 @@ const KEYS = {
     ["0", "fit to the view"], ["Shift + arrows", "pan"],
   ],
   Heads: [["↑ ↓ ← →", "next patch or token"], ["Enter", "keep the token"]],
-  Channel: [["← →", "previous, next channel"], ["Esc", "back to the layer"]],
+  Channel: [
+    ["← →", "previous, next channel"], ["O", "switch the channel off or on"],
+    ["Esc", "back to the layer"],
+  ],
   Anywhere: [["?", "list of keys"]],
 };
 
@@ -65,7 +69,8 @@ function showViews(model, images) {
   const comparison = new ComparisonView(model, images);
   const attention = new AttentionView(model, images);
   const models = new ModelsView(model, images);
-  const views = [images, layer, channel, attention, heatmap, comparison, models, graph];
+  const switches = new Switches(model);
+  const views = [switches, images, layer, channel, attention, heatmap, comparison, models, graph];
   /** @type {(state: State, invalid: string[]) => State} */
   const validate = (state, invalid) => {
     /** @param {string} name */

@@ -1,10 +1,10 @@
-/** Marks on tiles, which differ in their shapes: channels that are dead, or not finite. */
+/** Marks on tiles, which differ in their shapes: channels that are dead, not finite or off. */
 
 import { make, span } from "./dom.js";
 
 /** @import { Rect } from "./levels.js" */
 
-/** @typedef {"dead" | "nonfinite"} Mark */
+/** @typedef {"dead" | "nonfinite" | "off"} Mark */
 
 const MIN_SIDE = 4; // screen pixels of the smallest tile with a mark
 const MARGIN = 0.12; // distance of a mark from the edges of its tile, relative to the tile
@@ -14,20 +14,23 @@ const MARGIN = 0.12; // distance of a mark from the edges of its tile, relative 
  * @type {Record<Mark, [string, string]>}
  */
 const MEANINGS = {
-  dead: ["\u2573", "dead: all values are equal"],
-  nonfinite: ["\u25e5", "some values are not finite"],
+  dead: ["╳", "dead: all values are equal"],
+  nonfinite: ["◥", "some values are not finite"],
+  off: ["⊘", "switched off"],
 };
 
 /**
  * Return the marks of the channels of a layer.
  * @param {Api.ChannelStats} stats
+ * @param {number[]} [off] Channels that are switched off.
  */
-export function findMarks(stats) {
+export function findMarks(stats, off = []) {
   /** @type {Map<number, Mark>} */
   const marks = new Map(stats.dead.map((channel) => [channel, "dead"]));
   stats.nonfinite.forEach((count, channel) => {
     if (count) marks.set(channel, "nonfinite");
   });
+  for (const channel of off) marks.set(channel, "off");
   return marks;
 }
 
@@ -62,6 +65,12 @@ export function drawMark(context, { x, y, width, height }, mark) {
     path.lineTo(right, bottom);
     path.moveTo(left, bottom);
     path.lineTo(right, top);
+  } else if (mark === "off") {
+    const [x0, y0, radius] = [x + width / 2, y + height / 2, 0.3 * side];
+    const offset = radius * Math.SQRT1_2;
+    path.arc(x0, y0, radius, 0, 2 * Math.PI);
+    path.moveTo(x0 - offset, y0 - offset);
+    path.lineTo(x0 + offset, y0 + offset);
   } else {
     path.moveTo(right - 0.4 * side, top);
     path.lineTo(right, top);

@@ -2,6 +2,7 @@
 
 import { decodeColormap } from "./levels.js";
 import { defaults } from "./state.js";
+import { parseChannels } from "./switches.js";
 
 /** @import { State } from "./state.js" */
 
@@ -227,6 +228,7 @@ export class Model {
     check("over", (path) => this.is_live && layers.some((layer) => layer.path === path), "layer");
     check("tab", (tab) => (tab === "heads" ? node.attention !== null
       : tab === "models" ? this.other !== null : this.methods.length > 0));
+    check("off", (text) => this.acceptsSwitches(text), "channel");
     check("head", (head) => head < (node.attention?.heads ?? Infinity));
     validState.open = validState.open.filter((name) => {
       const exists = name === "*" || this.groupIndex.has(name);
@@ -234,6 +236,26 @@ export class Model {
       return exists;
     });
     return validState;
+  }
+
+  /**
+   * Return whether channels of a node can be switched off, which changes the scores of the classes.
+   * @param {number} layer
+   */
+  canSwitch(layer) {
+    const node = this.nodes[layer];
+    return this.is_live && this.classes !== null && this.classes.node !== layer
+      && Boolean(node?.is_drawable) && node.channels !== null && node.kind !== "attention";
+  }
+
+  /**
+   * Return whether switched-off channels exist.
+   * @param {string} text
+   */
+  acceptsSwitches(text) {
+    const channels = parseChannels(text);
+    return channels !== null && [...channels].every(([layer, numbers]) => this.canSwitch(layer)
+      && numbers.every((channel) => channel < (this.nodes[layer].channels ?? 0)));
   }
 
   /**

@@ -19,6 +19,7 @@ import { debounce } from "./dom.js";
  * @property {"all" | "dead" | "live"} show
  * @property {number | null} columns
  * @property {Viewport | null} view Visible part of the layer; null for the whole layer.
+ * @property {string | null} off Channels that are switched off, such as "4:0,3;9:1".
  * @property {"layer" | "difference"} sort Whether two models are sorted by their difference.
  * @property {number | null} head Attention head; null for the mean of all heads.
  * @property {number | null} query Query whose attention is shown; null for the first query.
@@ -100,6 +101,7 @@ const PARAMETERS = {
   show: ["all", choiceOf("all", "dead", "live")],
   columns: [null, integer],
   view: [null, viewport],
+  off: [null, text],
   sort: ["layer", choiceOf("layer", "difference")],
   head: [null, integer],
   query: [null, integer],

@@ -47,6 +47,22 @@ def add_routes(app: APIRouter, viewer: Viewer) -> None:
         """Return the five classes with the highest scores for an image."""
         return json_response(await viewer.get_classes(image))
 
+    @app.get("/images/{image}/ablation.json", response_model=schemas.Ablation, tags=["images"])
+    async def get_ablation(
+        image: Image,
+        channels: Annotated[
+            str,
+            Query(
+                max_length=10_000,
+                description="Channels whose values become zero: the index of a layer and of its "
+                "channels, for several layers joined by semicolons.",
+                examples=["1:0,3"],
+            ),
+        ],
+    ) -> Any:
+        """Return scores of classes before and after channels are switched off."""
+        return json_response(await viewer.get_ablation(image, channels))
+
 
 def add_list_routes(app: APIRouter, viewer: Viewer) -> None:
     """Add the routes that list, upload and delete images to a router."""
