@@ -1361,6 +1361,21 @@ class AblationValueOptions(TypedDict, total=False):
             "input).",
         ),
     ]
+    reference: Annotated[
+        Any,
+        Option(
+            Object("an input of the model, or images", "IMAGE"),
+            None,
+            "Input of the model for the values mean and reference.",
+            none="there is no reference",
+        ),
+    ]
+    channels: Annotated[
+        Any,
+        Option(
+            Channels(), None, "Channels that are replaced, such as 3,0-2.", none="all channels"
+        ),
+    ]
 
 
 class AblationOptions(ScoreOptions, AblationValueOptions, ProgressOptions, total=False):

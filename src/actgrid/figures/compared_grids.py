@@ -25,6 +25,7 @@ _FONT_SIZE = 14
 # Size to which small grids are enlarged, and the colormap of differences.
 _MIN_SIDE = 240
 _DIFFERENCE_COLORMAP = "RdBu_r"
+_NEUTRAL_LEVEL = 128  # of zero in this colormap
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -78,12 +79,12 @@ class ComparedGrids(Picture):  # numpydoc ignore=PR01
         numpy.ndarray
             (height, width, 3) uint8.
         """
-        titles = [*self.names, f"{self.names[0]} - {self.names[1]}"]
+        titles = [*self.names, "first - second"]
         grids = [grid for grid in (self.a, self.b, self.difference) if grid is not None]
         pictures = pad_pictures([_enlarge(grid.to_rgb()) for grid in grids])
         if self.scope == "channel":
             labels = ["smallest of the channel", "largest"]
-            signed_labels = ["-range", "0", "range of the channel"]
+            signed_labels = ["-range", "0", "+range"]
         else:
             size = self.high - self.low
             labels = [f"{self.low:.3g}", f"{self.high:.3g}"]
@@ -159,7 +160,7 @@ def compare_activations(
         scaled_difference = difference / size
     shared = {**options, "scope": "channel", "normalize": ("range", 0.0, 1.0)}
     signed = {**options, "scope": "channel", "normalize": ("range", -1.0, 1.0)}
-    signed["cmap"] = _DIFFERENCE_COLORMAP
+    signed |= {"cmap": _DIFFERENCE_COLORMAP, "background": _NEUTRAL_LEVEL}
     info = replace(info, dtype="float64")
     return ComparedGrids(
         draw_layer(info, scaled[0], **shared),

@@ -11,6 +11,11 @@ from PIL import Image
 
 from actgrid.attribution.batches import ExplainedBatch
 from actgrid.attribution.channel_replacement import score_replaced_channels
+from actgrid.attribution.map_layers import (
+    choose_layer,
+    compute_layer_values,
+    keep_activation,
+)
 from actgrid.attribution.requests import ExplanationRequest, OutputRequest, prepare_request
 from actgrid.errors import CapabilityError, LayerError, OptionError, ShapeError
 from actgrid.interventions.channel_edits import MEAN, REFERENCE, list_position_axes
@@ -48,11 +53,8 @@ _TILE_SIDE = 32
 def ablate_channels(
     model: ModelLike,
     x: ModelInput,
-    layers: LayersLike,
+    layers: LayersLike = None,
     target: TargetLike = None,
-    *,
-    channels: Iterable[int] | None = None,
-    reference: ModelInput | None = None,
     **options: Unpack[AblationOptions],
 ) -> PictureDict[ChannelAblation]:
     """Measure how much the score of a class decreases without each channel of a layer.
@@ -67,19 +69,15 @@ def ablate_channels(
         A Keras model, or anything that `actgrid.load_model` loads as a Keras model.
     x : array_like, dict, list or image sources
         The model's input, image files or texts, as in `actgrid.explain`: N samples.
-    layers : str, int, type, callable or list of these
-        The layers whose channels are replaced, see `actgrid.Extractor`.
+    layers : str, int, type, callable, list or None, optional
+        The layers whose channels are replaced, see `actgrid.Extractor`. None: the last layer with a
+        spatial output, as for class activation maps.
     target : int, str, callable, list or dict, optional
         The class or function whose score is measured, as in `actgrid.explain`. None: the class that
         the unchanged model predicts for the sample. If the model ends in a softmax or sigmoid, the
         score is the logit.
-    channels : iterable of int, optional
-        The channels to replace. None: all channels of each layer.
-    reference : array_like, dict, list or image sources, optional
-        Input for the values ``"mean"`` and ``"reference"``.
     **options
-        See `actgrid.options.AblationOptions`. `value` replaces a channel: a number, ``"mean"`` or
-        ``"reference"``, as in `actgrid.patch`.
+        See `actgrid.options.AblationOptions`. `value` and `reference` are as in `actgrid.patch`.
 
     Returns
     -------
@@ -121,16 +119,18 @@ def ablate_channels(
     ((5, 4), [0, 1, 2, 3])
     >>> ablation.save("ablation.png")
     """
-    value = options["value"]
+    value, reference = options["value"], options["reference"]
     if isinstance(value, str) and value == REFERENCE and reference is None:
         raise OptionError(
             "value 'reference' needs reference, the input whose activations are inserted"
         )
-    if layers is None:
-        raise OptionError("layers must name the layers whose channels are replaced: got None")
     request = prepare_scores(model, x, target, "ablate_channels", options)
     output = get_only_request(request)
     network = output.batch.model
+    if layers is None:
+        first = next(output.batch.split())
+        choice = choose_layer(first, None, None)
+        layers = compute_layer_values(first, choice, keep_activation).layer
     extractor = get_extractor(network, layers)
     references: dict[str, Array] = {}
     if reference is not None:
@@ -148,7 +148,7 @@ def ablate_channels(
     scores, classes, targets, is_logit = score_samples(output)
     batch = batch.select(range(len(batch)), classes)
     selected = {
-        path: check_channels(info, channels) for path, info in extractor.layers.items()
+        path: check_channels(info, options["channels"]) for path, info in extractor.layers.items()
     }
     ablations: PictureDict[ChannelAblation] = PictureDict()
     batch_size = options["batch_size"]

@@ -145,6 +145,20 @@ class ChannelAblation(Picture):  # numpydoc ignore=PR01
             }
         )
 
+    def to_records(self) -> list[dict[str, Any]]:
+        """Return the layer, number and mean decrease of each channel, largest decrease first.
+
+        Returns
+        -------
+        list of dict
+            Dicts with ``layer``, ``channel`` and ``drop``, for JSON.
+        """
+        means = self.mean_drops
+        return [
+            {"layer": self.layer, "channel": int(self.channels[row]), "drop": float(means[row])}
+            for row in _rank(means)
+        ]
+
     def to_rgb(self) -> npt.NDArray[np.uint8]:
         """Draw the ranking of the channels as bars.
 
@@ -265,6 +279,22 @@ class ActivationPatching(Picture):  # numpydoc ignore=PR01
         if self.channels is None:
             return np.arange(len(self.layers))
         return _rank(self.mean_effects)
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """Return the mean effect of each layer or channel, in the order of `to_frame`.
+
+        Returns
+        -------
+        list of dict
+            Dicts with ``layer``, ``channel`` (only for channels) and ``effect``, for JSON.
+        """
+        means, records = self.mean_effects, []
+        for row in self._order().tolist():
+            record: dict[str, Any] = {"layer": self.layers[row]}
+            if self.channels is not None:
+                record["channel"] = int(self.channels[row])
+            records.append(record | {"effect": float(means[row])})
+        return records
 
     def to_rgb(self) -> npt.NDArray[np.uint8]:
         """Draw the effect of each layer, or the ranking of the channels, as bars.

@@ -135,6 +135,11 @@ class ComparisonRun(Run):
         return "comparing"
 
     @property
+    def model(self) -> Any:
+        """The first model."""
+        return self._pair.a
+
+    @property
     def comparison(self) -> ModelComparison:
         """The comparison over the images that were processed so far."""
         statistics = self.summary().statistics
@@ -142,7 +147,7 @@ class ComparisonRun(Run):
         return self._make_comparison(statistics)
 
     def _make_comparison(self, statistics: DatasetStats) -> ModelComparison:
-        names = _name_models(self._pair)
+        names = self._pair.names
         paths = {pair.a.path: pair.b.path for pair in self._pair.pairs}
         return ModelComparison(statistics, names, paths)
 
@@ -376,7 +381,7 @@ def _draw_pair(
     """
     pair.list_layers(inputs)
     pictures: PictureDict[ComparedGrids] = PictureDict()
-    names = _name_models(pair)
+    names = pair.names
     for layer, (a, b) in pair.run_layers(inputs).items():
         if paths is None or layer.a.path in paths:
             rows = [check_sample(sample, len(array)) if len(array) > 1 else 0 for array in (a, b)]
@@ -385,12 +390,6 @@ def _draw_pair(
                 layer.a, arrays[0], layer.b, arrays[1], names, shown_channels
             )
     return pictures
-
-
-def _name_models(pair: ModelPair) -> tuple[str, str]:
-    """Return the names of both models, which differ."""
-    a, b = (get_network(model).name for model in (pair.a, pair.b))
-    return (a, b) if a != b else (f"{a} (a)", f"{b} (b)")
 
 
 def _read_arrays(images: Any) -> tuple[Any, str | None]:

@@ -220,6 +220,11 @@ class Run:
         return "measuring" if self._spec.options.drawing is None else "drawing"
 
     @property
+    def model(self) -> Any:
+        """The model that the images are preprocessed for."""
+        return self.extractor.model
+
+    @property
     def loader(self) -> ImageLoader:
         """The loader of the images."""
         return self._spec.loader

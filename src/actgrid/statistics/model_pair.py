@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -74,13 +75,23 @@ class ModelPair:
         The layers of the first model, see `actgrid.Extractor`; or a dict from layer paths of the
         first model to those of the second. None: all layers with outputs that can be drawn,
         if the second model has a layer of the same path.
+    names
+        Names of the models. None: the names of their files, or the names of the models.
     """
 
     inputs: Sequence[InputInfo] = ()
     outputs: Sequence[str] = ()
 
-    def __init__(self, a: ModelLike, b: ModelLike, layers: LayersLike | Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        a: ModelLike,
+        b: ModelLike,
+        layers: LayersLike | Mapping[str, str] = None,
+        names: tuple[str, str] | None = None,
+    ) -> None:
         self.a, self.b = load_model(a), load_model(b)
+        name, other = names or (_name_model(a, self.a), _name_model(b, self.b))
+        self.names = (name, other) if name != other else (f"{name} (a)", f"{other} (b)")
         if isinstance(layers, Mapping) and not layers:
             raise OptionError("layers must name at least one layer: got {}")
         self._layers = layers
@@ -89,7 +100,7 @@ class ModelPair:
     @property
     def name(self) -> str:
         """Names of both models."""
-        return f"{get_network(self.a).name} and {get_network(self.b).name}"
+        return " and ".join(self.names)
 
     @property
     def pairs(self) -> list[LayerPair]:
@@ -244,6 +255,12 @@ class ModelPair:
             return infos | self._trace(model, None, inputs)
         except LayerError:  # no layer has a spatial output
             return infos
+
+
+def _name_model(spec: ModelLike, model: Any) -> str:
+    """Return the name of the file of a model, or the name of the model."""
+    is_path = isinstance(spec, (str, Path))
+    return Path(spec).name if is_path else str(get_network(model).name)  # type: ignore[arg-type]
 
 
 def join_input(a: Any, b: Any) -> dict[str, Any]:
