@@ -213,8 +213,6 @@ def _list_channels(info: LayerInfo, key: Any) -> list[int]:
     count = info.channels
     if count is None:
         raise ShapeError(f"layer {info.path} has no fixed number of channels: {info.shape}")
-    if isinstance(key, slice):
-        return list(range(count)[key])
     channels = []
     for item in key if isinstance(key, (tuple, frozenset, range)) else [key]:
         try:

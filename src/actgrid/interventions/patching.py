@@ -41,7 +41,8 @@ def patch(
 
     The patched model is a Keras model that shares the layers and weights of `model`. It can be
     called, and given to every function of actgrid, such as `actgrid.explain` or
-    `actgrid.render_model`. Layers after a changed channel see the changed values.
+    `actgrid.render_model`. Layers after a changed channel see the changed values. A patched model
+    can be patched again.
 
     Parameters
     ----------
@@ -51,7 +52,7 @@ def patch(
         Layer -> change of its output. A layer is a layer path, a glob, a layer, a class or an
         index, see `actgrid.Extractor`; a path selects all calls of a layer. A change is a dict
         from channels to values, or a value for the whole output. Channels are an index, a negative
-        index, a tuple of indices or a slice. A value is one of:
+        index, or a tuple or range of indices. A value is one of:
 
         number
             All values of the channel become this number. 0 switches the channel off.

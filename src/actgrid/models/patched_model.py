@@ -14,7 +14,7 @@ from actgrid.models.image_sources import are_images
 from actgrid.models.images import load_images
 from actgrid.models.inputs import iterate_batches, prepare_inputs
 from actgrid.models.model_cache import get_model_cache
-from actgrid.models.output_edits import EDITS, OutputEdit
+from actgrid.models.output_edits import EDITS, OutputEdit, get_output_edits, join_edits
 from actgrid.models.tracing import copy_input_specs, is_tracing, trace_model
 
 __all__ = ["make_patched_model"]
@@ -87,7 +87,8 @@ def make_patched_model(model: Any, edits: Mapping[str, OutputEdit], batch_size: 
     model
         A built Keras model, which is not changed.
     edits
-        Layer path -> change of the output of this layer call.
+        Layer path -> change of the output of this layer call. The changes of a patched model are
+        kept, and come first.
     batch_size
         Maximum number of samples in one run of a call.
 
@@ -104,12 +105,15 @@ def make_patched_model(model: Any, edits: Mapping[str, OutputEdit], batch_size: 
     if not model.built:
         raise ModelError(f"the model {model.name!r} is not built: call it once, then patch it")
     cls = type(model)
+    if issubclass(cls, _PatchedMethods):
+        _, cls = cls.__bases__
+    edits = join_edits(get_output_edits(model), edits)
     patched_class = type(f"Patched{cls.__name__}", (_PatchedMethods, cls), {})
     patched: Any = object.__new__(patched_class)
     # The attributes are copied without Keras's tracking, which would add the layers again.
     attributes = {name: value for name, value in vars(model).items() if "_actgrid" not in name}
     attributes |= dict.fromkeys(_COMPILED_FUNCTIONS)
-    vars(patched).update(attributes, **{EDITS: dict(edits), _BATCH_SIZE: batch_size})
+    vars(patched).update(attributes, **{EDITS: edits, _BATCH_SIZE: batch_size})
     copy_input_specs(model, patched)
     return patched
 
