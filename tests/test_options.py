@@ -91,10 +91,10 @@ NAMESAKES = {
     "actgrid.figures.save_layers": {"folder"},
     "actgrid.figures.save_weights": {"folder"},
     "actgrid.figures.make_unique_names": {"names"},
-    "actgrid.maximize": {"progress"},  # also accepts a function
+    "actgrid.maximize": {"channels", "progress"},  # accept a class name, and a function
     "actgrid.runs.Run": {"top"},  # None: no statistics
     "actgrid.runs.explain_images": {"labels", "batch_size", "embedding", "tokens"},
-    "actgrid.statistics.find_top_images": {"background", "batch_size"},
+    "actgrid.statistics.find_top_images": {"background", "batch_size", "channels"},
     "Heatmap.contours": {"width"},
 }
 
