@@ -97,10 +97,11 @@ class GridOptions(TileLevelOptions, total=False):
     order: Annotated[
         str | Iterable[int],
         Option(
-            Channels(("index", "mean", "std", "max", "zeros")),
+            Channels(("index", "mean", "std", "max", "zeros", "relevance")),
             "index",
-            "Order of the channels: index; mean, std, max or zeros (largest first); or a list of "
-            "the channels to draw, such as 3,0-2.",
+            "Order of the channels: index; mean, std, max or zeros (largest first); relevance "
+            "(largest contribution to the score of a class first, for activations of a model); or "
+            "a list of the channels to draw, such as 3,0-2.",
         ),
     ]
     token_grid: Annotated[
@@ -196,12 +197,6 @@ class ArrayOptions(SampleOptions, KindOptions, total=False):
 
 class RenderArrayOptions(RenderOptions, ArrayOptions, total=False):
     """Options for `actgrid.render`."""
-
-
-class RenderModelOptions(
-    GridOptions, DeviceBackendOptions, ThreadOptions, ArrayOptions, total=False
-):
-    """Options for `actgrid.render_model`."""
 
 
 class FileOptions(TypedDict, total=False):
@@ -484,14 +479,6 @@ class MeasureImagesOptions(
     """Options for `actgrid.measure_images`."""
 
 
-class DrawingOptions(GridOptions, BackendOptions, FileOptions, total=False):
-    """Options for the pictures of a run."""
-
-
-class RenderImagesOptions(DrawingOptions, SinkOptions, MeasureImagesOptions, total=False):
-    """Options for `actgrid.render_images`."""
-
-
 class RunOptions(
     InputOptions,
     VocabularyOptions,
@@ -556,6 +543,44 @@ class LabelOptions(TypedDict, total=False):
             is_repeatable=True,
         ),
     ]
+
+
+class RelevanceOptions(LabelOptions, total=False):
+    """Options for sorting channels by relevance."""
+
+    target: Annotated[
+        Any,
+        Option(
+            Object("a class name or index, a function, or a dict with one output", "CLASS"),
+            None,
+            "Class by whose score order=relevance sorts the channels: its name or index. For a "
+            "model with several outputs: OUTPUT=CLASS on the command line, {output: class} in "
+            "Python.",
+            none="the predicted class of each sample",
+        ),
+    ]
+
+
+class ChannelRelevanceOptions(LabelOptions, VocabularyOptions, BatchOptions, total=False):
+    """Options for `actgrid.measure_channel_relevance`."""
+
+
+class LayerGridOptions(GridOptions, RelevanceOptions, total=False):
+    """Options for drawing layers of a model as grids."""
+
+
+class RenderModelOptions(
+    LayerGridOptions, DeviceBackendOptions, ThreadOptions, ArrayOptions, total=False
+):
+    """Options for `actgrid.render_model`."""
+
+
+class DrawingOptions(LayerGridOptions, BackendOptions, FileOptions, total=False):
+    """Options for the pictures of a run."""
+
+
+class RenderImagesOptions(DrawingOptions, SinkOptions, MeasureImagesOptions, total=False):
+    """Options for `actgrid.render_images`."""
 
 
 class ImageInputOptions(TypedDict, total=False):

@@ -7,10 +7,12 @@ from typing import Any, Unpack
 
 from actgrid.callbacks.pictures import PictureCallback
 from actgrid.callbacks.samples import Samples, draw_samples, read_data
+from actgrid.errors import OptionError
 from actgrid.models.layers import Selection
 from actgrid.models.types import LayersLike
 from actgrid.option_groups import pick_options, takes_options
 from actgrid.options import ActivationGridsOptions, RenderArrayOptions
+from actgrid.rendering import RELEVANCE
 from actgrid.rendering.backends import load_backend
 
 __all__ = ["ActivationGrids", "check_layers", "pick_render_options"]
@@ -126,7 +128,17 @@ def pick_render_options(options: Mapping[str, Any]) -> dict[str, Any]:
     -------
     dict
         Option name -> value.
+
+    Raises
+    ------
+    OptionError
+        If the channels are to be sorted by relevance.
     """
+    if options["order"] == RELEVANCE:
+        raise OptionError(
+            "order='relevance' is not supported by callbacks: pass another order, or a sequence of "
+            "channels such as actgrid.render_model(...)[layer].channels"
+        )
     load_backend(options["backend"])
     return pick_options(options, RenderArrayOptions)
 
