@@ -51,6 +51,13 @@ if TYPE_CHECKING:
         render_model,
         render_weights,
     )
+    from actgrid.interventions import (
+        ActivationPatching,
+        ChannelAblation,
+        ablate_channels,
+        patch,
+        patch_activations,
+    )
     from actgrid.models import Extractor, LayerInfo, list_layers, load_images, load_model
     from actgrid.rendering import (
         AttentionMap,
@@ -63,15 +70,17 @@ if TYPE_CHECKING:
         ResidualStream,
         render,
     )
-    from actgrid.runs import measure_images, render_images
-    from actgrid.statistics import DatasetStats
+    from actgrid.runs import compare_models, measure_images, render_comparison, render_images
+    from actgrid.statistics import DatasetStats, ModelComparison
     from actgrid.web import export_site, serve, view
 
 __all__ = [
     "ActgridError",
+    "ActivationPatching",
     "Agreement",
     "AttentionMap",
     "Attribution",
+    "ChannelAblation",
     "ChannelStats",
     "ConceptSensitivity",
     "Concepts",
@@ -86,8 +95,11 @@ __all__ = [
     "LogitLens",
     "Maximization",
     "MethodComparison",
+    "ModelComparison",
     "ResidualStream",
+    "ablate_channels",
     "compare_methods",
+    "compare_models",
     "compute_logit_lens",
     "diagram",
     "evaluate",
@@ -105,7 +117,10 @@ __all__ = [
     "measure_concept_sensitivity",
     "measure_images",
     "measure_residual_stream",
+    "patch",
+    "patch_activations",
     "render",
+    "render_comparison",
     "render_images",
     "render_model",
     "render_weights",
@@ -115,9 +130,11 @@ __all__ = [
 
 _ROOMS = {
     "ActgridError": "errors",
+    "ActivationPatching": "interventions",
     "Agreement": "evaluation",
     "AttentionMap": "rendering",
     "Attribution": "rendering",
+    "ChannelAblation": "interventions",
     "ChannelStats": "rendering",
     "ConceptSensitivity": "concepts",
     "Concepts": "concepts",
@@ -132,8 +149,11 @@ _ROOMS = {
     "LogitLens": "rendering",
     "Maximization": "attribution",
     "MethodComparison": "evaluation",
+    "ModelComparison": "statistics",
     "ResidualStream": "rendering",
+    "ablate_channels": "interventions",
     "compare_methods": "evaluation",
+    "compare_models": "runs",
     "compute_logit_lens": "figures",
     "diagram": "figures",
     "evaluate": "evaluation",
@@ -151,7 +171,10 @@ _ROOMS = {
     "measure_concept_sensitivity": "concepts",
     "measure_images": "runs",
     "measure_residual_stream": "figures",
+    "patch": "interventions",
+    "patch_activations": "interventions",
     "render": "rendering",
+    "render_comparison": "runs",
     "render_images": "runs",
     "render_model": "figures",
     "render_weights": "figures",
@@ -169,6 +192,7 @@ _SUBPACKAGES = (
     "errors",
     "evaluation",
     "figures",
+    "interventions",
     "models",
     "options",
     "rendering",

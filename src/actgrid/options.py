@@ -479,6 +479,42 @@ class MeasureImagesOptions(
     """Options for `actgrid.measure_images`."""
 
 
+class SortOptions(TypedDict, total=False):
+    """Options for tables of the differences of two models."""
+
+    sort_by: Annotated[
+        str,
+        Option(
+            Choice(("difference", "relative_difference", "max_difference", "correlation")),
+            "difference",
+            "Column by which the channels are sorted: largest differences, or lowest correlations, "
+            "first.",
+        ),
+    ]
+
+
+class CompareModelsOptions(MeasureImagesOptions, total=False):
+    """Options for `actgrid.compare_models`."""
+
+
+class ComparedGridOptions(TypedDict, total=False):
+    """Options for grids of two models."""
+
+    shown_channels: Annotated[
+        int | None,
+        Option(
+            Integer(1),
+            16,
+            "Number of channels that are drawn, those with the largest difference.",
+            none="all channels",
+        ),
+    ]
+
+
+class RenderComparisonOptions(ComparedGridOptions, SampleOptions, total=False):
+    """Options for `actgrid.render_comparison`."""
+
+
 class RunOptions(
     InputOptions,
     VocabularyOptions,
@@ -1329,6 +1365,63 @@ class EvaluateOptions(
     total=False,
 ):
     """Options for `actgrid.evaluate`."""
+
+
+class ScoreOptions(
+    LabelOptions, ImageInputOptions, BatchOptions, TokenOptions, total=False
+):
+    """Options for scores of targets."""
+
+
+class AblationValueOptions(TypedDict, total=False):
+    """Options for the values of switched-off channels."""
+
+    value: Annotated[
+        float | str,
+        Option(
+            AnyOf(("mean", "reference"), Number()),
+            0.0,
+            "Value that replaces a channel: a number, mean (its mean over the positions of each "
+            "sample, or over the reference inputs) or reference (its values for the reference "
+            "input).",
+        ),
+    ]
+    reference: Annotated[
+        Any,
+        Option(
+            Object("an input of the model, or images", "IMAGE"),
+            None,
+            "Input of the model for the values mean and reference.",
+            none="there is no reference",
+        ),
+    ]
+    channels: Annotated[
+        Any,
+        Option(
+            Channels(), None, "Channels that are replaced, such as 3,0-2.", none="all channels"
+        ),
+    ]
+
+
+class AblationOptions(ScoreOptions, AblationValueOptions, ProgressOptions, total=False):
+    """Options for `actgrid.ablate_channels`."""
+
+
+class PatchingUnitOptions(TypedDict, total=False):
+    """Options for activation patching."""
+
+    unit: Annotated[
+        str,
+        Option(
+            Choice(("layer", "channel")),
+            "layer",
+            "What is inserted at a time: the whole output of a layer, or one channel of it.",
+        ),
+    ]
+
+
+class ActivationPatchingOptions(ScoreOptions, PatchingUnitOptions, ProgressOptions, total=False):
+    """Options for `actgrid.patch_activations`."""
 
 
 class AgreementOptions(TypedDict, total=False):

@@ -117,7 +117,8 @@ class ScoreReader:
         Parameters
         ----------
         replacements
-            Layer path -> tensor that replaces the output of this layer call.
+            Layer path -> tensor that replaces this output of a layer call, or function of the
+            output that returns this tensor.
         """
         tensors = self.get_explained(inputs)
         embeddings = {

@@ -8,12 +8,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.attribution.batches import (
-    BatchAttribution,
-    ExplainedBatch,
-    ScoreReader,
-    gather_rows,
-)
+from actgrid.attribution.batches import BatchAttribution, ExplainedBatch, ScoreReader
+from actgrid.attribution.channel_replacement import score_replaced_channels
 from actgrid.attribution.input_gradients import SEED_LIMIT
 from actgrid.attribution.linear_resizing import resize_linearly
 from actgrid.attribution.map_layers import (
@@ -26,8 +22,7 @@ from actgrid.attribution.map_layers import (
 from actgrid.attribution.method import method
 from actgrid.attribution.perturbation import MaskFunction, score_masked_images
 from actgrid.attribution.scores import TargetScores
-from actgrid.attribution.target_layers import collect_ancestors
-from actgrid.errors import LayerError, OptionError
+from actgrid.errors import OptionError
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.types import LayerLike
 
@@ -242,54 +237,6 @@ class _RawActivationFunction:
         return call.tensor, tensorflow().constant(self.layer.is_channels_first(call))
 
 
-@dataclass(frozen=True)
-class _AblationFunction:
-    """Function that returns the scores with a channel of a layer set to zero.
-
-    Attributes
-    ----------
-    path
-        Path of the layer.
-    shape
-        Shape of the layer's output.
-    channel_axis
-        Axis of its channels.
-    """
-
-    reader: ScoreReader
-    path: str
-    shape: tuple[int | None, ...]
-    channel_axis: int
-
-    def __call__(
-        self,
-        model: Any,
-        inputs: Any,
-        target_classes: Any,
-        image: Any,
-        sample: Any,
-        activations: Any,
-        channels: Any,
-    ) -> Any:
-        tf = tensorflow()
-        inputs, target_classes, activation = gather_rows(
-            (inputs, target_classes, activations), image
-        )
-        channel = tf.gather_nd(channels, tf.stack([image, sample], 1))
-        kept = 1 - tf.one_hot(channel, self.shape[self.channel_axis], dtype=activation.dtype)
-        sizes = [1] * len(self.shape)
-        sizes[0], sizes[self.channel_axis] = -1, self.shape[self.channel_axis] or -1
-        ablated = tf.ensure_shape(activation * tf.reshape(kept, sizes), self.shape)
-        run = self.reader.run(model, inputs, target_classes, {self.path: ablated})
-        scores = run.target_scores.scores
-        if ablated.name not in collect_ancestors([scores]):
-            raise LayerError(
-                f"ablationcam cannot replace the output of the layer {self.path}: choose a layer "
-                "with one output that is not within a loop, or use scorecam"
-            )
-        return scores
-
-
 @method(
     "ablationcam", "Desai 2020, https://doi.org/10.1109/WACV45572.2020.9093360", needs=["layer"]
 )
@@ -305,13 +252,14 @@ def ablationcam(
     body = _RawActivationFunction(batch.reader, channels.choice)
     activations, is_second = batch.run(body)
     axis = 1 if is_second else len(activations.shape) - 1
-    ablation = _AblationFunction(batch.reader, channels.layer, (None, *activations.shape[1:]), axis)
     scores = np.asarray(channels.target_scores.scores)
+    zero = tensorflow().zeros([1] * len(activations.shape), activations.dtype)
     batch = batch.with_classes_of(channels.target_scores)
-    count = int(channels.maps.shape[1])
-    runs = batch.run_samples(ablation, count, activations, channels.indices)
-    ablated: npt.NDArray[np.float32] = np.concatenate([np.asarray(run) for run in runs])
-    decreases = scores[:, None] - ablated.reshape(len(batch), count)
+    runs = score_replaced_channels(
+        batch, channels.layer, axis, activations, zero, channels.indices
+    )
+    ablated: npt.NDArray[np.float32] = np.concatenate(list(runs)).reshape(len(batch), -1)
+    decreases = scores[:, None] - ablated
     # Divided by the absolute score: a negative logit would reverse the sign of all weights.
     sizes = np.abs(scores)[:, None]
     weights = np.divide(decreases, sizes, decreases.copy(), where=sizes > 0)

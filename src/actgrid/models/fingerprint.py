@@ -11,6 +11,7 @@ from isal import isal_zlib
 
 from actgrid.models.frameworks import keras
 from actgrid.models.layers import collect_layers
+from actgrid.models.output_edits import get_output_edits
 
 __all__ = ["compute_fingerprint"]
 
@@ -37,6 +38,8 @@ def compute_fingerprint(model: Any) -> str:
     automatic_names = [model.name, *(layer.name for layer in _list_input_layers(model))]
     for number, name in enumerate(automatic_names):
         text = text.replace(json.dumps(name), f'"counted:{number}"')
+    for path, edit in get_output_edits(model).items():
+        text += f"\n{path} {edit.fingerprint()}"
     digest = hashlib.sha256(text.encode())
     for variable in model.weights:
         values = np.ascontiguousarray(variable.numpy())

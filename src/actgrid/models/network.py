@@ -223,7 +223,8 @@ class CompiledNetwork(Network, Protocol):
         Parameters
         ----------
         replacements
-            Layer path -> tensor that replaces the output of this layer call.
+            Layer path -> tensor that replaces this output of a layer call, or function of the
+            output that returns this tensor.
 
         Returns
         -------

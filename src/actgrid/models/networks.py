@@ -157,7 +157,8 @@ def trace_network(
     Parameters
     ----------
     replacements
-        Layer path -> tensor that replaces the output of this layer call.
+        Layer path -> tensor that replaces this output of a layer call, or function of the output
+        that returns this tensor.
 
     Returns
     -------

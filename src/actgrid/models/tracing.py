@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
-from actgrid.errors import ModelError
+from actgrid.errors import LayerError, ModelError
 from actgrid.models.attention import find_attention
 from actgrid.models.calls import Call, Trace
 from actgrid.models.data_formats import find_input_data_format, permute_data_format
@@ -27,15 +27,18 @@ from actgrid.models.layers import LayerInfo, Node, collect_operations
 from actgrid.models.model_cache import INTERCEPTION, accept_model_state, check_model_state
 from actgrid.models.model_errors import raise_model_errors
 from actgrid.models.network import is_network
+from actgrid.models.output_edits import get_output_edits
 from actgrid.models.time_steps import TimeSteps, is_sample_wise, is_time_distributed
 from actgrid.options import DATA_FORMATS
 
 __all__ = [
     "DataFormats",
     "build_model",
+    "copy_input_specs",
     "describe_output",
     "find_input_specs",
     "flatten_outputs",
+    "is_tracing",
     "keep_state",
     "prepare_trace_inputs",
     "trace_model",
@@ -179,6 +182,22 @@ def build_model(model: Any, inputs: Any) -> None:
         _BUILD_SPECS[model] = map_tensors(free_batch_axis, inputs)
 
 
+def copy_input_specs(source: Any, target: Any) -> None:
+    """Give a model the recorded inputs of another model with the same layers."""
+    for specs in (_BUILD_SPECS, _TRACED_SPECS):
+        if source in specs:
+            specs[target] = specs[source]
+
+
+def is_tracing(model: Any) -> bool:
+    """Return whether this thread traces the layer calls of a model at the moment.
+
+    While another thread traces any model, the function waits.
+    """
+    with _TRACING:
+        return getattr(vars(model).get("call"), INTERCEPTION, False)
+
+
 def flatten_outputs(structure: Any) -> list[Any]:
     """Return the tensors in a nested structure of dicts, lists and tuples.
 
@@ -269,12 +288,13 @@ def trace_model(
     Parameters
     ----------
     replacements
-        Layer path -> tensor that replaces the output of this layer call. The layer runs anyway.
+        Layer path -> replacement of this output of a layer call: a tensor, or a function of the
+        output that returns a tensor. The layer runs anyway.
 
     Returns
     -------
     Trace
-        Outputs of the model, and its layer calls.
+        Outputs of the model, and its layer calls with the replaced outputs.
 
     Raises
     ------
@@ -285,6 +305,8 @@ def trace_model(
     check_model_state(model)
     graph = tf.compat.v1.get_default_graph()
     start = graph.version
+    edits = get_output_edits(model)
+    applied_edits: set[str] = set()
     aliases: dict[str, str] = {}
     records: list[_Record] = []
     time_steps = TimeSteps()
@@ -297,12 +319,13 @@ def trace_model(
             method_name = "quantized_call" if quantized else "call"
 
             def record(inputs: Any, outputs: Any, first_operation: int, node: Node = node) -> Any:
-                if replacements:
+                if replacements or edits:
                     earlier_calls = sum(record.node is node for record in records)
                     path = _format_call_path(node, earlier_calls)
-                    if path in replacements:
-                        aliases[outputs.name] = replacements[path].name
-                        outputs = replacements[path]
+                    outputs, _ = _replace_outputs(path, outputs, replacements or {}, aliases)
+                    # The edits of a patched model also change an output that is replaced.
+                    outputs, applied = _replace_outputs(path, outputs, edits, aliases)
+                    applied_edits.update(applied)
                 outputs, passed_outputs = time_steps.capture(outputs)
                 span = range(first_operation, graph.version)
                 records.append(_Record(node, inputs, outputs, passed_outputs, span))
@@ -335,6 +358,12 @@ def trace_model(
             interceptions.enter_context(_keep_state_except_seeds(model))
         with raise_model_errors(inputs):
             results = model(inputs, training=training)
+    for path in edits:
+        if path not in applied_edits:
+            raise LayerError(
+                f"the output of the layer {path} cannot be changed: expected a layer that the "
+                "model calls outside of loops"
+            )
     if model in _BUILD_SPECS and _BUILD_SPECS[model] == map_tensors(free_batch_axis, inputs):
         _TRACED_SPECS[model] = _BUILD_SPECS[model]
 
@@ -389,6 +418,50 @@ def describe_output(
         parameters=node.parameters,
         index=node.index,
     )
+
+
+def _replace_outputs(
+    path: str, outputs: Any, replacements: Mapping[str, Any], aliases: dict[str, str]
+) -> tuple[Any, list[str]]:
+    """Replace some outputs of a layer call, see `trace_model`.
+
+    Parameters
+    ----------
+    path
+        Path of the layer call.
+    aliases
+        Name of a replaced tensor -> name of its replacement; replaced outputs are added.
+
+    Returns
+    -------
+    tuple
+        The outputs, and the paths of those that were replaced.
+    """
+    suffixes = iter([suffix for suffix, _ in _iterate_outputs(outputs)])
+    replaced: list[str] = []
+
+    def replace(tensor: Any) -> Any:
+        output_path = path + next(suffixes)
+        replacement = replacements.get(output_path)
+        if replacement is None:
+            return tensor
+        result = replacement(tensor) if callable(replacement) else replacement
+        aliases[tensor.name] = result.name
+        replaced.append(output_path)
+        return result
+
+    return _map_outputs(replace, outputs), replaced
+
+
+def _map_outputs(function: Callable[[Any], Any], outputs: Any) -> Any:
+    """Apply a function to each output of a layer, in the order of `_iterate_outputs`."""
+    if isinstance(outputs, dict):
+        return {key: _map_outputs(function, value) for key, value in outputs.items()}
+    if isinstance(outputs, tuple) and hasattr(outputs, "_fields"):
+        return type(outputs)(*(_map_outputs(function, value) for value in outputs))
+    if isinstance(outputs, (list, tuple)):
+        return type(outputs)(_map_outputs(function, value) for value in outputs)
+    return function(outputs)
 
 
 def _format_call_path(node: Node, earlier_calls: int) -> str:

@@ -26,6 +26,7 @@ def draw_bars(
     colours: npt.NDArray[np.uint8],
     note: str = "",
     rows: int | None = None,
+    icons: npt.NDArray[np.uint8] | None = None,
 ) -> npt.NDArray[np.uint8]:
     """Draw a bar for each value, with its name and its number.
 
@@ -41,6 +42,8 @@ def draw_bars(
         Line of text under the bars.
     rows
         Number of rows to leave space for; None: one for each value.
+    icons
+        (K, height, width, 3) uint8: a small picture left of each name; None: there are none.
 
     Returns
     -------
@@ -48,7 +51,8 @@ def draw_bars(
         (height, width, 3) uint8.
     """
     count = len(values) if rows is None else rows
-    height = (count + 1) * _ROW_HEIGHT
+    row_height = _ROW_HEIGHT if icons is None else max(_ROW_HEIGHT, icons.shape[1] + 2)
+    height = count * row_height + _ROW_HEIGHT
     image = Image.new("RGB", (_WIDTH, height), (255, 255, 255))
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(_FONT_SIZE)
     finite = np.nan_to_num(np.asarray(values, np.float64))
@@ -57,16 +61,20 @@ def draw_bars(
     scale = (right - left) / ((high - low) or 1.0)
     zero = left - low * scale
     for row, (name, value, colour) in enumerate(zip(names, finite, colours, strict=True)):
-        middle = row * _ROW_HEIGHT + _ROW_HEIGHT // 2
-        text = shorten_text(name, font, _NAME_WIDTH)
+        middle = row * row_height + row_height // 2
+        name_width = _NAME_WIDTH
+        if icons is not None:
+            image.paste(Image.fromarray(icons[row]), (4, row * row_height + 1))
+            name_width -= icons.shape[2] + 8
+        text = shorten_text(name, font, name_width)
         draw.text((_NAME_WIDTH, middle), text, fill=(0, 0, 0), font=font, anchor="rm")
         ends = sorted((zero, zero + value * scale))
         box = (ends[0], middle - _ROW_HEIGHT // 3, max(ends[1], ends[0] + 1), middle + 7)
         draw.rectangle(box, fill=tuple(map(int, colour)), outline=_GRAY)
         draw.text((_WIDTH - 4, middle), f"{value:.4g}", fill=_GRAY, font=font, anchor="rm")
-    draw.line((zero, 0, zero, count * _ROW_HEIGHT), fill=_GRAY)
+    draw.line((zero, 0, zero, count * row_height), fill=_GRAY)
     if note:
-        position = (4, count * _ROW_HEIGHT + _ROW_HEIGHT // 2)
+        position = (4, count * row_height + _ROW_HEIGHT // 2)
         draw.text(
             position, shorten_text(note, font, _WIDTH - 8), fill=_GRAY, font=font, anchor="lm"
         )

@@ -1,5 +1,6 @@
 """Process many images to files or statistics, in runs that can be resumed."""
 
+from actgrid.runs.comparing import compare_models, render_comparison
 from actgrid.runs.explanations import explain_images
 from actgrid.runs.images import measure_images, render_images
 from actgrid.runs.ray import RayEngine
@@ -9,7 +10,9 @@ __all__ = [
     "RayEngine",
     "Run",
     "Summary",
+    "compare_models",
     "explain_images",
     "measure_images",
+    "render_comparison",
     "render_images",
 ]

@@ -23,7 +23,7 @@ from actgrid.statistics.layer_stats import LayerStats
 from actgrid.statistics.report import make_report
 from actgrid.statistics.top_images import find_top_images
 
-__all__ = ["REPORT", "SUMMARY", "TOP", "write_results"]
+__all__ = ["REPORT", "SUMMARY", "TOP", "make_reloader", "write_results"]
 
 SUMMARY, REPORT, TOP = "summary.json", "report.html", "top/"
 
@@ -76,7 +76,7 @@ def write_results(
     top_images = find_top_images(
         extractor,
         stats,
-        _make_reloader(items, load),
+        make_reloader(items, load),
         fields,
         channels=channels,
         **dict(drawing or {}),
@@ -99,11 +99,11 @@ def _make_example_input(
     if (spec := loader.input_spec(model)) is not None:
         return np.zeros((1, *spec.shape[1:]), spec.dtype.as_numpy_dtype)
     index = max(int(layer.top_index.max()) for layer in layer_stats.values())
-    image = _make_reloader(items, partial(loader.load_with_pixels, model))(index)
+    image = make_reloader(items, partial(loader.load_with_pixels, model))(index)
     return None if image is None else image[1]
 
 
-def _make_reloader(
+def make_reloader(
     items: Items, load: Callable[[Item], tuple[Array, Array]]
 ) -> Callable[[int], tuple[Array, Array] | None]:
     """Return a function that loads images again, by increasing index.

@@ -132,6 +132,8 @@ class Run:
     ['000000/00_conv.png', '000000/stats.json']
     """
 
+    _loader_class = ImageLoader
+
     def __init__(
         self,
         model: ModelLike,
@@ -152,7 +154,7 @@ class Run:
             threads=options["threads"],
             stats_files=options["stats_files"],
         )
-        loader = ImageLoader(options["size"], options["preprocess"], options["fit"])
+        loader = self._loader_class(options["size"], options["preprocess"], options["fit"])
         if isinstance(images, Items):
             self.items = images
         else:
@@ -165,7 +167,7 @@ class Run:
             folder = find_local_folder(output)
             self.items = find_run_items(images, folder, get_model, options)
         if isinstance(self.items, SampleItems):
-            loader = ImageLoader(preprocess="prepared")
+            loader = self._loader_class(preprocess="prepared")
         default = "raise" if self.items.are_named_files else "skip"
         on_error = options["on_error"] or default
         processing = replace(processing, skip_errors=on_error == "skip")
@@ -220,6 +222,11 @@ class Run:
     def activity(self) -> str:
         """The activity of the run: ``"drawing"`` or ``"measuring"``."""
         return "measuring" if self._spec.options.drawing is None else "drawing"
+
+    @property
+    def model(self) -> Any:
+        """The model that the images are preprocessed for."""
+        return self.extractor.model
 
     @property
     def loader(self) -> ImageLoader:
@@ -428,20 +435,31 @@ class Run:
             channels that are not dead.
         """
         if self._statistics is not None:
-            drawing = self._spec.options.drawing or {}
-            write_results(
-                self.store,
-                self._statistics,
-                self.extractor,
-                self._spec.layers,
-                self.items,
-                self.loader,
-                channels=None if top_channels == "all" else int(top_channels),
-                drawing={name: drawing[name] for name in ("normalize", "scope", "cmap") if drawing},
-            )
+            channels = None if top_channels == "all" else int(top_channels)
+            self._write_results(self._statistics, channels)
         write_run(self.store, {**self._description, "finished": True})
         self.store.sync()
         self.close()
+
+    def _write_results(self, statistics: DatasetStats, channels: int | None) -> None:
+        """Write the results of the statistics.
+
+        Parameters
+        ----------
+        channels
+            Number of channels of each layer that are shown; None: all channels.
+        """
+        drawing = self._spec.options.drawing or {}
+        write_results(
+            self.store,
+            statistics,
+            self.extractor,
+            self._spec.layers,
+            self.items,
+            self.loader,
+            channels=channels,
+            drawing={name: drawing[name] for name in ("normalize", "scope", "cmap") if drawing},
+        )
 
     def close(self) -> None:
         """Unlock the output folder, so that other runs can write to it."""

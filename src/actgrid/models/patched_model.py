@@ -1,0 +1,139 @@
+"""Keras models that share the layers of another model, with changed layer outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from itertools import pairwise
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from actgrid.errors import CapabilityError, ModelError
+from actgrid.models.compiled import compile_function
+from actgrid.models.frameworks import keras, tensorflow
+from actgrid.models.image_sources import are_images
+from actgrid.models.images import load_images
+from actgrid.models.inputs import map_tensors, prepare_inputs
+from actgrid.models.model_cache import get_model_cache
+from actgrid.models.output_edits import EDITS, OutputEdit
+from actgrid.models.tracing import copy_input_specs, is_tracing, trace_model
+
+__all__ = ["make_patched_model"]
+
+_COMPILED_FUNCTIONS = ("predict_function", "test_function", "train_function")
+_BATCH_SIZE = "_actgrid_batch_size"
+
+
+class _PatchedMethods:
+    """Methods of a patched model that replace those of its Keras class."""
+
+    def __call__(self, inputs: Any, *arguments: Any, **options: Any) -> Any:
+        """Run the model with its changed layer outputs.
+
+        Parameters
+        ----------
+        inputs
+            As for the unchanged model; or image files or Pillow images, which
+            `actgrid.load_images` prepares.
+
+        Returns
+        -------
+        tensor or structure of tensors
+            The outputs of the model.
+        """
+        tf = tensorflow()
+        if is_tracing(self):
+            return super().__call__(inputs, *arguments, **options)  # type: ignore[misc]
+        if not isinstance(inputs, (str, bytes)) and any(
+            isinstance(tensor, keras().KerasTensor) for tensor in tf.nest.flatten(inputs)
+        ):
+            raise CapabilityError(
+                "a patched model cannot be a layer of another model: patch the outer model"
+            )
+        training = bool(options.get("training", False))
+        if not tf.executing_eagerly():
+            return trace_model(self, inputs, training).results
+        if are_images(inputs):
+            inputs = load_images(inputs, model=self)
+        return _run_in_batches(self, prepare_inputs(self, inputs), training)
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Free the compiled functions of the model."""
+        get_model_cache(self).clear()
+        for name in _COMPILED_FUNCTIONS:
+            vars(self).pop(name, None)
+            vars(self)[name] = None
+
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        raise CapabilityError(
+            "a patched model cannot be saved: save the unchanged model, and patch it again"
+        )
+
+    save = export = __reduce__ = __reduce_ex__ = _refuse  # type: ignore[assignment]
+
+
+def make_patched_model(model: Any, edits: Mapping[str, OutputEdit], batch_size: int) -> Any:
+    """Return a Keras model that shares the layers of a model and changes their outputs.
+
+    Parameters
+    ----------
+    model
+        A built Keras model, which is not changed.
+    edits
+        Layer path -> change of the output of this layer call.
+    batch_size
+        Maximum number of samples in one run of a call.
+
+    Returns
+    -------
+    keras.Model
+        A model of a subclass of the class of `model`, with the same layers and weights.
+
+    Raises
+    ------
+    ModelError
+        If the model is not built.
+    """
+    if not model.built:
+        raise ModelError(f"the model {model.name!r} is not built: call it once, then patch it")
+    cls = type(model)
+    patched_class = type(f"Patched{cls.__name__}", (_PatchedMethods, cls), {})
+    patched = object.__new__(patched_class)
+    # The attributes are copied without Keras's tracking, which would add the layers again.
+    attributes = {name: value for name, value in vars(model).items() if "_actgrid" not in name}
+    attributes |= dict.fromkeys(_COMPILED_FUNCTIONS)
+    vars(patched).update(attributes, **{EDITS: dict(edits), _BATCH_SIZE: batch_size})
+    copy_input_specs(model, patched)
+    return patched
+
+
+def _run_patched(training: bool, model: Any, inputs: Any) -> Any:
+    return trace_model(model, inputs, training).results
+
+
+_RUN = {training: partial(_run_patched, training) for training in (False, True)}
+
+
+def _run_in_batches(model: Any, inputs: Any, training: bool) -> Any:
+    """Run the compiled function of a patched model; return outputs of all samples."""
+    tf = tensorflow()
+    function = compile_function(model, _RUN[training])
+    count = len(next(tensor for tensor in tf.nest.flatten(inputs) if tensor is not None))
+    starts = np.arange(0, count, vars(model)[_BATCH_SIZE]).tolist()
+    if len(starts) < 2:
+        return function(inputs)
+    results = [
+        function(map_tensors(lambda tensor, part=slice(*ends): tensor[part], inputs))  # type: ignore[misc]
+        for ends in pairwise([*starts, count])
+    ]
+    return tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *results)
