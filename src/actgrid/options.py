@@ -977,7 +977,7 @@ class StepOptions(TypedDict, total=False):
 
 
 class WatchOptions(StepOptions, total=False):
-    """Options for the schedule and output of a training callback."""
+    """Options for the schedule and outputs of a training callback."""
 
     log_dir: Annotated[
         str | Path | None,
@@ -988,18 +988,23 @@ class WatchOptions(StepOptions, total=False):
             none="nothing is written for TensorBoard",
         ),
     ]
-
-
-class WatchFileOptions(WatchOptions, total=False):
-    """Options for the schedule and output of a training callback."""
-
     folder: Annotated[
         str | Path | None,
         Option(
             Object("a folder", "FOLDER"),
             None,
-            "Folder for picture files.",
+            "Folder for files: PNG files of pictures, JSON lines of numbers.",
             none="no files are written",
+        ),
+    ]
+    sinks: Annotated[
+        Any,
+        Option(
+            Object("wandb, mlflow, a run, a sink, or a list of these", "NAME", ("wandb", "mlflow")),
+            None,
+            "Further outputs: wandb or mlflow for the active run of Weights & Biases or MLflow, a "
+            "run of these, or an object with the methods of actgrid.callbacks.Sink.",
+            none="there are no further outputs",
         ),
     ]
 
@@ -1447,7 +1452,7 @@ class AgreementOptions(TypedDict, total=False):
 
 
 class ExplanationsOptions(
-    WatchFileOptions,
+    WatchOptions,
     RequestOptions,
     OverlayOptions,
     MethodOptions,
@@ -1456,7 +1461,7 @@ class ExplanationsOptions(
     """Options for `actgrid.callbacks.Explanations`."""
 
 
-class ActivationGridsOptions(WatchFileOptions, RenderOptions, KindOptions, total=False):
+class ActivationGridsOptions(WatchOptions, RenderOptions, KindOptions, total=False):
     """Options for `actgrid.callbacks.ActivationGrids`."""
 
 

@@ -4,11 +4,13 @@ from actgrid.callbacks.explanations import Explanations
 from actgrid.callbacks.grids import ActivationGrids
 from actgrid.callbacks.health import ChannelHealth, ChannelHealthWarning
 from actgrid.callbacks.movie import TrainingMovie
+from actgrid.callbacks.sinks import Sink
 
 __all__ = [
     "ActivationGrids",
     "ChannelHealth",
     "ChannelHealthWarning",
     "Explanations",
+    "Sink",
     "TrainingMovie",
 ]

@@ -42,7 +42,7 @@ class ActivationGrids(PictureCallback):
     Raises
     ------
     OptionError
-        If an option is invalid, both `log_dir` and `folder` are None, or `data` is an iterator or
+        If an option is invalid, `log_dir`, `folder` and `sinks` are all None, or `data` is an iterator or
         an infinite dataset. Also a ValueError.
     DtypeError
         If `data` is not numeric. Also a TypeError.
@@ -103,7 +103,7 @@ class ActivationGrids(PictureCallback):
     def __init__(
         self, data: Any, layers: LayersLike = None, **options: Unpack[ActivationGridsOptions]
     ) -> None:
-        super().__init__(options["every"], options["log_dir"], options["folder"])
+        super().__init__(options)
         self._data, self._layers = read_data(data), check_layers(layers)
         self._options = pick_render_options(options)
 
