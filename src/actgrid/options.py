@@ -6,6 +6,7 @@ understand, and `actgrid.option_groups.takes_options` checks the values. The com
 API, the viewer and the tables of the documentation are derived from the same definitions.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from inspect import Parameter
 from pathlib import Path
@@ -1372,9 +1373,7 @@ class EvaluateOptions(
     """Options for `actgrid.evaluate`."""
 
 
-class ScoreOptions(
-    LabelOptions, ImageInputOptions, BatchOptions, TokenOptions, total=False
-):
+class ScoreOptions(LabelOptions, ImageInputOptions, BatchOptions, TokenOptions, total=False):
     """Options for scores of targets."""
 
 
@@ -1384,7 +1383,7 @@ class AblationValueOptions(TypedDict, total=False):
     value: Annotated[
         float | str,
         Option(
-            AnyOf(("mean", "reference"), Number()),
+            AnyOf(("mean", "reference"), Number(-math.inf)),
             0.0,
             "Value that replaces a channel: a number, mean (its mean over the positions of each "
             "sample, or over the reference inputs) or reference (its values for the reference "
@@ -1402,9 +1401,7 @@ class AblationValueOptions(TypedDict, total=False):
     ]
     channels: Annotated[
         Any,
-        Option(
-            Channels(), None, "Channels that are replaced, such as 3,0-2.", none="all channels"
-        ),
+        Option(Channels(), None, "Channels that are replaced, such as 3,0-2.", none="all channels"),
     ]
 
 

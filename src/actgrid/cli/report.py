@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from actgrid.figures import DrawnLayer, DrawnWeight
     from actgrid.models import LayerInfo
     from actgrid.models.preprocessing import Preprocessing
-    from actgrid.statistics import ModelComparison
     from actgrid.rendering import (
         AttentionMap,
         Attribution,
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
         LogitLens,
         ResidualStream,
     )
+    from actgrid.statistics import ModelComparison
 
 __all__ = [
     "MAX_RECORDS",
@@ -212,7 +212,9 @@ def print_comparison(comparison: ModelComparison, sort_by: str) -> None:
     table = _make_table("layer", *columns, right=columns)
     for record in comparison.list_channels(sort_by)[:MAX_RECORDS]:
         values = (record[name.replace(" ", "_")] for name in columns[1:])
-        table.add_row(record["layer"], str(record["channel"]), *(f"{value:.4g}" for value in values))
+        table.add_row(
+            record["layer"], str(record["channel"]), *(f"{value:.4g}" for value in values)
+        )
     _make_console().print(table)
 
 

@@ -140,9 +140,7 @@ def finish_run(run: Run, options: Options) -> None:
     recorded_before = run.recorded
     # Samples that are no images are passed to the model unchanged.
     preprocessing = (
-        None
-        if run.loader.is_prepared
-        else resolve_preprocessing(run.model, run.loader.preprocess)
+        None if run.loader.is_prepared else resolve_preprocessing(run.model, run.loader.preprocess)
     )
     if as_json:
         _print_event(

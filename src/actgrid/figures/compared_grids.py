@@ -30,7 +30,7 @@ _NEUTRAL_LEVEL = 128  # of zero in this colormap
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ComparedGrids(Picture):  # numpydoc ignore=PR01
-    """Picture of a layer in two models: two grids on one scale, and the grid of the difference.
+    """Picture of a layer in two models: two grids, and the grid of their difference.
 
     `actgrid.render_comparison` returns one for each layer.
 
@@ -141,8 +141,16 @@ def compare_activations(
     options: dict[str, Any] = {}
     a, b = (np.asarray(array, np.float64) for array in (a, b))
     if a.shape != b.shape or info.channel_axis != other_info.channel_axis:
-        grids = [draw_layer(info, a, **options), draw_layer(other_info, b, **options)]
-        return ComparedGrids(*grids, None, names, info.path, "channel", np.nan, np.nan)
+        return ComparedGrids(
+            draw_layer(info, a),
+            draw_layer(other_info, b),
+            None,
+            names,
+            info.path,
+            "channel",
+            np.nan,
+            np.nan,
+        )
     difference = a - b
     has_tiles = info.kind in ("image", "volume")
     axes = tuple(range(a.ndim))

@@ -202,8 +202,7 @@ def get_only_request(request: ExplanationRequest) -> OutputRequest:
     """
     if len(request.output_requests) > 1:
         raise OptionError(
-            "target must be of one output: got "
-            f"{len(request.output_requests)} outputs or functions"
+            f"target must be of one output: got {len(request.output_requests)} outputs or functions"
         )
     return request.output_requests[0]
 
@@ -211,7 +210,13 @@ def get_only_request(request: ExplanationRequest) -> OutputRequest:
 def score_samples(
     output: OutputRequest,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32], tuple[str, ...], bool]:
-    """Return score, class and name of the target of each sample, and whether scores are logits."""
+    """Score the samples of a request.
+
+    Returns
+    -------
+    tuple
+        Score, class and name of the target of each sample, and whether the scores are logits.
+    """
     results = [part.compute_scores() for part, _ in output.split()]
     names = [name for result in results for name in output.name_targets(result)]
     return (
@@ -263,7 +268,7 @@ def score_channels(
     substitutes: Array,
     channels: npt.NDArray[np.intp],
 ) -> Iterable[npt.NDArray[np.float32]]:
-    """Yield the scores of all samples with each channel replaced, see `score_replaced_channels`.
+    """Score all samples with each channel of a layer replaced, as `score_replaced_channels`.
 
     Parameters
     ----------
@@ -297,7 +302,7 @@ def _make_substitutes(
         return reference.astype(activation.dtype)
     if value == MEAN:
         if reference is not None:
-            mean = reference.astype(np.float64).mean((0, *axes), keepdims=True)
+            mean: Array = reference.astype(np.float64).mean((0, *axes), keepdims=True)
         elif axes:
             mean = activation.astype(np.float64).mean(axes, keepdims=True)
         else:
@@ -305,7 +310,8 @@ def _make_substitutes(
                 f"layer {info.path} has no positions to average over: pass reference, the inputs "
                 "over which the mean of the channel is computed"
             )
-        return mean.astype(activation.dtype)
+        substitutes: Array = mean.astype(activation.dtype)
+        return substitutes
     return np.full((1,) * activation.ndim, value, activation.dtype)
 
 
@@ -319,4 +325,3 @@ def _draw_tiles(
     size, colours = (_TILE_SIDE, _TILE_SIDE), palette(grid.cmap)
     images = [Image.fromarray(colours[grid.tile(channel)]) for channel in channels.tolist()]
     return np.stack([np.asarray(image.resize(size, Image.Resampling.BOX)) for image in images])
-

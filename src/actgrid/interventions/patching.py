@@ -17,8 +17,7 @@ from actgrid.interventions.channel_edits import (
 from actgrid.models import Extractor, LayerInfo, load_images, load_model
 from actgrid.models.extraction import get_extractor, trace_layers
 from actgrid.models.image_sources import are_images
-from actgrid.models.inputs import map_tensors, prepare_inputs
-from actgrid.models.frameworks import tensorflow
+from actgrid.models.inputs import iterate_batches, prepare_inputs
 from actgrid.models.network import check_compiled
 from actgrid.models.networks import get_network
 from actgrid.models.patched_model import make_patched_model
@@ -42,7 +41,8 @@ def patch(
 
     The patched model is a Keras model that shares the layers and weights of `model`. It can be
     called, and given to every function of actgrid, such as `actgrid.explain` or
-    `actgrid.render_model`. Layers after a changed channel see the changed values.
+    `actgrid.render_model`. Layers after a changed channel see the changed values. A patched model
+    can be patched again.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def patch(
         Layer -> change of its output. A layer is a layer path, a glob, a layer, a class or an
         index, see `actgrid.Extractor`; a path selects all calls of a layer. A change is a dict
         from channels to values, or a value for the whole output. Channels are an index, a negative
-        index, a tuple of indices or a slice. A value is one of:
+        index, or a tuple or range of indices. A value is one of:
 
         number
             All values of the channel become this number. 0 switches the channel off.
@@ -155,9 +155,5 @@ def extract_in_batches(extractor: Extractor, inputs: Any, batch_size: int) -> di
     inputs
         Tensors in the structure of the model input.
     """
-    tensors = [tensor for tensor in tensorflow().nest.flatten(inputs) if tensor is not None]
-    parts = [
-        extractor(map_tensors(lambda tensor, start=start: tensor[start : start + batch_size], inputs))  # type: ignore[misc]
-        for start in range(0, len(tensors[0]), batch_size)
-    ]
+    parts = [extractor(part) for part in iterate_batches(inputs, batch_size)]
     return {path: np.concatenate([part[path] for part in parts]) for path in parts[0]}

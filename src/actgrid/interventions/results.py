@@ -221,9 +221,7 @@ class ActivationPatching(Picture):  # numpydoc ignore=PR01
 
     def __repr__(self) -> str:
         unit = "layers" if self.channels is None else "channels"
-        return (
-            f"<ActivationPatching of {len(self.layers)} {unit}, {len(self.scores)} samples>"
-        )
+        return f"<ActivationPatching of {len(self.layers)} {unit}, {len(self.scores)} samples>"
 
     @property
     def effects(self) -> npt.NDArray[np.float64]:
@@ -245,7 +243,7 @@ class ActivationPatching(Picture):  # numpydoc ignore=PR01
         return _average_rows(self.effects)
 
     def to_frame(self) -> pandas.DataFrame:
-        """Convert the scores to a pandas DataFrame with a row for each sample and layer or channel.
+        """Convert the scores to a pandas DataFrame with a row for each sample and effect.
 
         Returns
         -------

@@ -159,7 +159,8 @@ class ComparisonRun(Run):
         if not comparison.images:
             return
         pictures = self._draw_pictures(comparison, channels)
-        for file, picture in zip(number_files(list(pictures), ".png"), pictures.values(), strict=True):
+        files = number_files(list(pictures), ".png")
+        for file, picture in zip(files, pictures.values(), strict=True):
             self.store.write(TOP + file, picture.to_png())
         self.store.write(REPORT, make_comparison_report(comparison, pictures))
 

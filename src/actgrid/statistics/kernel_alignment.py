@@ -83,7 +83,7 @@ def _compute_gram_matrix(values: Array) -> Floats:
         flat = flat.astype(np.float32, copy=False)
     # HSIC does not depend on a shift; a large common part would cost precision.
     shifted = flat - flat.mean(0, dtype=flat.dtype)
-    gram = (shifted @ shifted.T).astype(np.float64)
+    gram: Floats = (shifted @ shifted.T).astype(np.float64)
     np.fill_diagonal(gram, 0)
     return gram
 

@@ -70,6 +70,8 @@ class LayerComparison:
     cka : float
         Linear centered kernel alignment of the outputs of all channels: 1 for outputs that are
         equal up to rotation and scale. NaN for batches of fewer than four images.
+    _top : LayerStats or None
+        Statistics of the absolute difference; None if the outputs differ in shape.
 
     Examples
     --------
@@ -366,7 +368,7 @@ class ModelComparison(Picture):  # numpydoc ignore=PR01
                 [_compute_median(np.atleast_1d(getattr(layer, name))) for layer in layers.values()],
                 np.float32,
             )
-            colours = np.tile(np.uint8(_COLOURS[name]), (len(values), 1))
+            colours = np.tile(np.array(_COLOURS[name], np.uint8), (len(values), 1))
             panels.append(draw_bars(list(layers), values, colours, note))
         return np.concatenate(panels, 1)
 

@@ -20,7 +20,7 @@ from actgrid.models.tracing import find_input_specs
 from actgrid.models.types import LayersLike, ModelLike
 from actgrid.statistics.kernel_alignment import compute_alignment_terms
 
-__all__ = ["A", "ALIGNMENT", "B", "DIFFERENCE", "LayerPair", "ModelPair", "join_input"]
+__all__ = ["ALIGNMENT", "DIFFERENCE", "A", "B", "LayerPair", "ModelPair", "join_input"]
 
 Array = npt.NDArray[Any]
 
@@ -43,7 +43,7 @@ class LayerPair(NamedTuple):
 
     @property
     def has_equal_shapes(self) -> bool:
-        """Whether the outputs can be subtracted."""
+        """Return whether the outputs of both layers have equal shapes and channel axes."""
         return self.a.shape[1:] == self.b.shape[1:] and self.a.channel_axis == self.b.channel_axis
 
     def list_infos(self) -> list[LayerInfo]:
@@ -62,10 +62,16 @@ class LayerPair(NamedTuple):
 class ModelPair:
     """Two models as one `Network` that computes the outputs of corresponding layers.
 
-    Its outputs are, for each pair of layers and the path of the layer in the first model: ``a/PATH``
-    and ``b/PATH``, the outputs in each model; ``difference/PATH``, their absolute difference, if the
-    shapes are equal; ``alignment/PATH``, (N, 3), the terms of the CKA of the batch, equal for each
-    sample. Statistics over images of these outputs are those of a comparison.
+    Its outputs are, for each pair of layers and the path of the layer in the first model:
+
+    ``a/PATH``, ``b/PATH``
+        The outputs in each model.
+    ``difference/PATH``
+        The absolute difference of the outputs, if their shapes are equal.
+    ``alignment/PATH``
+        (N, 3): the terms of the CKA of the batch, equal for each sample.
+
+    Statistics of these outputs over images are those of a comparison.
 
     Parameters
     ----------

@@ -39,9 +39,7 @@ from actgrid.options import (
     output="patching.png",
     batch_size=32,
 )
-def patch_activations(
-    model: Model, sample: Input, source: OtherInput, *, options: Options
-) -> None:
+def patch_activations(model: Model, sample: Input, source: OtherInput, *, options: Options) -> None:
     """Measure the effect of inserting the activations of one input into the run of another.
 
     The model runs on INPUT, with the activations of one layer or channel for SOURCE. The effect is
