@@ -86,21 +86,24 @@ def test_signatures_and_docstrings_match_definitions(name: str) -> None:
 # Function -> parameters that have the name of an option without its definition.
 NAMESAKES = {
     # The method, target and layer are positional parameters.
+    "actgrid.ablate_channels": {"target"},
     "actgrid.compare_methods": {"target"},
     "actgrid.evaluate": {"target"},
     "actgrid.explain": {"method", "target"},
     "actgrid.find_concepts": {"target"},
     "actgrid.measure_channel_relevance": {"target"},
     "actgrid.measure_concept_sensitivity": {"target"},
+    "actgrid.patch_activations": {"target"},
     "actgrid.callbacks.Explanations": {"method", "target"},
     "actgrid.callbacks.TrainingMovie": {"folder"},  # a required parameter
     "actgrid.figures.save_layers": {"folder"},
     "actgrid.figures.save_weights": {"folder"},
     "actgrid.figures.make_unique_names": {"names"},
-    "actgrid.maximize": {"progress"},  # also accepts a function
+    "actgrid.maximize": {"progress", "channels"},  # also accepts a function, and class names
+    "actgrid.patch": {"reference", "batch_size"},
     "actgrid.runs.Run": {"top"},  # None: no statistics
     "actgrid.runs.explain_images": {"labels", "batch_size", "embedding", "target", "tokens"},
-    "actgrid.statistics.find_top_images": {"background", "batch_size"},
+    "actgrid.statistics.find_top_images": {"background", "batch_size", "channels"},
     "Heatmap.contours": {"width"},
 }
 

@@ -1475,6 +1475,10 @@ class HealthOptions(WatchOptions, BatchOptions, total=False):
     ]
 
 
+class ModelDriftOptions(WatchOptions, BatchOptions, ComparedGridOptions, total=False):
+    """Options for `actgrid.callbacks.ModelDrift`."""
+
+
 class MovieOptions(StepOptions, RenderOptions, KindOptions, total=False):
     """Options for `actgrid.callbacks.TrainingMovie`."""
 

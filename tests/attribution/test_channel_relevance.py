@@ -110,7 +110,9 @@ def test_channels_first_layers_are_summed_over_their_last_axes() -> None:
     pool = layers.MaxPooling2D(name="pool", data_format="channels_first")
     model = make_classifier(pool, layers.Flatten(), shape=(4, 6, 8))
     x = make_values(2, 4, 6, 8)
-    product = compute_products(Extractor(model, "pool")(x)["pool"], make_head(model, "pool"), [1, 1])
+    product = compute_products(
+        Extractor(model, "pool")(x)["pool"], make_head(model, "pool"), [1, 1]
+    )
     assert product.shape == (2, 4, 3, 4)
     assert_close(measure_channel_relevance(model, x, "pool", 1)["pool"], product.sum((2, 3)))
 

@@ -64,7 +64,7 @@ def test_a_file_that_cannot_be_written_raises_an_error_once(tmp_path: Path) -> N
     sink = FolderSink(tmp_path)
     (tmp_path / "scalars.jsonl").mkdir()
     sink.scalar("a", 1.0, 0)
-    with pytest.raises(OutputError, match="cannot write .*scalars.jsonl"):
+    with pytest.raises(OutputError, match=r"cannot write .*scalars\.jsonl"):
         sink.flush()
     (tmp_path / "scalars.jsonl").rmdir()
     sink.scalar("a", 2.0, 1)

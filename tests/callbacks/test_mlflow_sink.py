@@ -1,4 +1,4 @@
-"""Runs of MLflow as outputs of callbacks: calls of the package, and a local store."""
+"""Results of callbacks in a run of MLflow."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ from PIL import Image
 import actgrid
 from actgrid.callbacks import ActivationGrids, ChannelHealth
 from actgrid.errors import OptionError
+
+
+def run_step(callback: Any) -> None:
+    callback(0)
+    callback.close()
 
 
 class Run:
@@ -116,8 +121,7 @@ def test_errors_of_the_package_become_a_warning(client: Client, cnn: Any, x: Any
     health = ChannelHealth(x, "conv", sinks=Run("d"))
     health.set_model(cnn())
     with pytest.warns(RuntimeWarning, match="ChannelHealth: cannot log to MLflow: RuntimeError;"):
-        health(0)
-        health.close()
+        run_step(health)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

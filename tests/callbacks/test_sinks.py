@@ -39,6 +39,12 @@ class ListSink:
         self.calls.append(("close",))
 
 
+def run_steps(callback: Any, *steps: int) -> None:
+    for step in steps:
+        callback(step)
+    callback.close()
+
+
 def test_a_sink_receives_the_grids_of_each_step(cnn: Any, x: Any) -> None:
     sink, model = ListSink(), cnn()
     pngs = [
@@ -81,9 +87,7 @@ def test_a_sink_that_fails_becomes_one_warning_and_others_go_on(cnn: Any, x: Any
     grids = ActivationGrids(x[:1], "conv", sinks=(broken, sink))
     grids.set_model(cnn())
     with pytest.warns(RuntimeWarning, match="ActivationGrids: cannot log: no network") as records:
-        grids(0)
-        grids(1)
-        grids.close()
+        run_steps(grids, 0, 1)
     assert len(records) == 1
     assert [call[-1] for call in sink.calls if call[0] == "images"] == [0, 1]
 

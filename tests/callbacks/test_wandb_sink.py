@@ -1,7 +1,8 @@
-"""Runs of Weights & Biases as outputs of callbacks: calls of the package, and files of a run."""
+"""Results of callbacks in a run of Weights & Biases."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import struct
 import sys
@@ -17,6 +18,11 @@ from PIL import Image
 import actgrid
 from actgrid.callbacks import ActivationGrids, ChannelHealth
 from actgrid.errors import OptionError
+
+
+def run_step(callback: Any) -> None:
+    callback(0)
+    callback.close()
 
 
 class Run:
@@ -110,8 +116,7 @@ def test_errors_of_the_package_become_a_warning(package: Any, cnn: Any, x: Any) 
     health.set_model(cnn())
     message = "ChannelHealth: cannot log to Weights & Biases: no network; training continues"
     with pytest.warns(RuntimeWarning, match=message):
-        health(0)
-        health.close()
+        run_step(health)
     assert health.steps == [0]
 
 
@@ -135,8 +140,7 @@ def test_an_offline_run_has_the_pictures_and_numbers(
     cnn: Any, x: Any, y: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wandb = pytest.importorskip("wandb")
-    from wandb.proto import wandb_internal_pb2
-
+    wandb_internal_pb2 = importlib.import_module("wandb.proto.wandb_internal_pb2")
     for name, value in (("MODE", "offline"), ("SILENT", "true"), ("CONSOLE", "off")):
         monkeypatch.setenv(f"WANDB_{name}", value)
     run = wandb.init(project="test", dir=tmp_path)

@@ -208,9 +208,7 @@ def measure_target_relevance(
             for values, rows in zip(parts, _measure(part, tuple(paths)), strict=True):
                 values.append(rows)
     order = np.argsort(indices)
-    return {
-        path: np.concatenate(values)[order] for path, values in zip(paths, parts, strict=True)
-    }
+    return {path: np.concatenate(values)[order] for path, values in zip(paths, parts, strict=True)}
 
 
 def _measure(batch: ExplainedBatch, paths: tuple[str, ...]) -> list[Array]:
@@ -257,7 +255,9 @@ class _RelevanceFunction:
         gradient_by_name = {
             source.name: gradient for source, gradient in zip(sources, gradients, strict=True)
         }
-        values = [output.sum_product(gradient_by_name.get(output.source.name)) for output in selected]
+        values = [
+            output.sum_product(gradient_by_name.get(output.source.name)) for output in selected
+        ]
         return values, run.target_scores
 
 

@@ -1,5 +1,6 @@
 """Keras callbacks that draw and measure activations during training."""
 
+from actgrid.callbacks.drift import ModelDrift
 from actgrid.callbacks.explanations import Explanations
 from actgrid.callbacks.grids import ActivationGrids
 from actgrid.callbacks.health import ChannelHealth, ChannelHealthWarning
@@ -11,6 +12,7 @@ __all__ = [
     "ChannelHealth",
     "ChannelHealthWarning",
     "Explanations",
+    "ModelDrift",
     "Sink",
     "TrainingMovie",
 ]

@@ -80,7 +80,7 @@ class FolderSink:
                 raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
     def close(self) -> None:
-        """Do nothing: each flush closes its files."""
+        """End a training; `flush` has already closed the files."""
 
 
 def number_samples(count: int) -> Iterator[str]:

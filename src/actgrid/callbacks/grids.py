@@ -42,8 +42,8 @@ class ActivationGrids(PictureCallback):
     Raises
     ------
     OptionError
-        If an option is invalid, `log_dir`, `folder` and `sinks` are all None, or `data` is an iterator or
-        an infinite dataset. Also a ValueError.
+        If an option is invalid, `log_dir`, `folder` and `sinks` are all None, or `data` is an
+        iterator or an infinite dataset. Also a ValueError.
     DtypeError
         If `data` is not numeric. Also a TypeError.
     ShapeError

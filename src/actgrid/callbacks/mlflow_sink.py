@@ -95,7 +95,7 @@ class MlflowSink:
                 self._client.log_batch(self._run_id, metrics=part)
 
     def close(self) -> None:
-        """Do nothing: whoever started the run ends it."""
+        """End a training; the run stays open for other results."""
 
 
 def _clean_name(name: str) -> str:

@@ -23,7 +23,7 @@ _PACKAGE_SINKS: dict[str, Any] = {"wandb": WandbSink, "mlflow": MlflowSink}
 _METHODS = ("images", "scalar", "histogram", "flush", "close")
 
 
-class Sink(Protocol):
+class Sink(Protocol):  # numpydoc ignore=PR01
     """Protocol of an object that receives the results of callbacks.
 
     One thread calls the methods: for each step `images`, `scalar` and `histogram`, then `flush`,

@@ -91,4 +91,4 @@ class WandbSink:
                 self._run.log({**values, _STEP: self._step})
 
     def close(self) -> None:
-        """Do nothing: whoever started the run finishes it."""
+        """End a training; the run stays open for other results."""
