@@ -59,7 +59,7 @@ def test_all_routes_reject_unknown_parameters(
             head = client.head(path.format(**valid_parameters), params={"bogus": "1"})
             assert method != "get" or head.status_code == 422
             request_count += 1
-    assert request_count == 26
+    assert request_count == 27
 
 
 def test_repeated_parameters_are_rejected(
@@ -77,7 +77,7 @@ def test_repeated_parameters_are_rejected(
                     )
                     assert read_refusal(response) == f"{name} must be given once, not 2 times"
                     parameter_count += 1
-    assert parameter_count == 21
+    assert parameter_count == 22
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import typer
 
 from actgrid.cli import report
 from actgrid.cli.command import Options
+from actgrid.cli.explaining import parse_targets, read_labels_option
 from actgrid.cli.loading import load_model, parse_layers, read_tokens, resolve_preprocessing
 from actgrid.cli.messages import CommandStop
 from actgrid.errors import OptionError, OutputError, suggest
@@ -89,6 +90,10 @@ def start_run(
     network = get_model()
     resolve_preprocessing(network, options["preprocess"])  # checks the option
     drawing: Any = options.select(DrawingOptions) if is_drawn else None
+    if is_drawn:
+        labels = read_labels_option(options["labels"])
+        target = None if options["target"] is None else parse_targets([options["target"]], labels)
+        drawing |= {"labels": labels, "target": target}
     layers = parse_layers(network, options["layers"])
     return Run(network, items, layers, output=output, drawing=drawing, top=top, **settings)
 

@@ -20,6 +20,7 @@ __all__ = [
     "Model",
     "Problem",
     "Progress",
+    "Relevance",
 ]
 
 Kind = Literal["image", "volume", "sequence", "dense", "attention", "heads"]
@@ -109,6 +110,15 @@ class Layer(BaseModel):
     shape: list[int] = Field(description="Shape of the activation without the batch axis.")
     stats: ChannelStats
     tiles: Tiles
+
+
+class Relevance(BaseModel):
+    """JSON response with the contribution of the channels of a layer to the score of a class."""
+
+    path: str
+    relevance: Numbers = Field(
+        description="Sum over the positions of the activation times the gradient of the score."
+    )
 
 
 class LayerSummary(BaseModel):

@@ -7,7 +7,7 @@ import {
   slider, span,
 } from "./dom.js";
 import { loadThumbnail } from "./images.js";
-import { fetchLayer, formatStatistics, listChannels } from "./layer.js";
+import { fetchLayer, formatStatistics, getLayerKey, listChannels } from "./layer.js";
 import { chooseColumns, Grid } from "./levels.js";
 import { createFilledCanvas, drawText, saveCanvas } from "./save.js";
 import { getState, updateState } from "./state.js";
@@ -122,7 +122,7 @@ export class ChannelView {
     this.layer = layer;
     this.showHeading(state);
     if (isOpening) this.title.focus({ preventScroll: true });
-    const key = [state.image, layer, state.normalize, state.scope].join("|");
+    const key = getLayerKey(state.image, layer, state);
     this.layerTask.run(key, async (signal) => {
       byId("channel").classList.add("busy");
       const [loaded, picture] = await Promise.all([

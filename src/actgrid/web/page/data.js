@@ -286,6 +286,9 @@ export const paths = {
   /** @type {(image: ImageId, layer: number, normalize: string, scope: string) => string} */
   levels: (image, layer, normalize, scope) =>
     `api/images/${image}/layers/${layer}/${encodeURIComponent(normalize)}/${scope}.png`,
+  /** @type {(image: ImageId, layer: number, target: string) => string} */
+  relevance: (image, layer, target) =>
+    `api/images/${image}/layers/${layer}/relevance/${encodeURIComponent(target)}.json`,
   /** @type {(image: ImageId, layer: number) => string} */
   histograms: (image, layer) => `api/images/${image}/layers/${layer}/histograms.json`,
   /** @type {(image: ImageId, layer: number, kind: string) => string} */

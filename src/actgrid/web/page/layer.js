@@ -18,7 +18,8 @@ import { getState, updateState } from "./state.js";
 /** @import { Model } from "./model.js" */
 /** @import { State, Viewport } from "./state.js" */
 
-/** @typedef {{about: Api.Layer, levels: Levels, layer: number, image: string}} LoadedLayer */
+/** @typedef {Api.Layer & {relevance?: Api.Relevance["relevance"]}} AboutLayer */
+/** @typedef {{about: AboutLayer, levels: Levels, layer: number, image: string}} LoadedLayer */
 
 const HELP = "Arrow keys select a channel, Enter opens the channel, "
   + "plus and minus zoom, 0 fits all channels to the view.";
@@ -27,7 +28,7 @@ const STATISTICS = { mean: "mean", std: "std", max: "max", zeros: "zero_fraction
 
 /**
  * Return the channels to show (all, dead or live), in the same order as in actgrid.render.
- * @param {Api.Layer} about
+ * @param {AboutLayer} about
  * @param {number} count
  * @param {Pick<State, "order" | "show">} state
  */
@@ -36,13 +37,23 @@ export function listChannels(about, count, { order, show }) {
   const channels = Array.from({ length: count }, (_, channel) => channel)
     .filter((channel) => show === "all" || dead.has(channel) === (show === "dead"));
   const statistic = STATISTICS[order];
-  if (!statistic) return channels;
-  const values = about.stats[statistic];
+  const values = order === "relevance" ? about.relevance : statistic && about.stats[statistic];
+  if (!values) return channels;
   /** @param {number} channel */
   const getValue = (channel) => values[channel] ?? -Infinity; // channels without a value are last
   /** @type {(a: number, b: number) => number} */
   const compare = (a, b) => (getValue(a) === getValue(b) ? a - b : getValue(b) - getValue(a));
   return channels.sort(compare);
+}
+
+/**
+ * Return a key that is equal for states in which the same data of a layer are shown.
+ * @param {string} image
+ * @param {number} layer
+ * @param {State} state
+ */
+export function getLayerKey(image, layer, { normalize, scope, order, target }) {
+  return [image, layer, normalize, scope, order === "relevance" && target].join("|");
 }
 
 /**
@@ -53,12 +64,13 @@ export function listChannels(about, count, { order, show }) {
  * @param {AbortSignal} signal
  * @returns {Promise<LoadedLayer>}
  */
-export async function fetchLayer(image, layer, { normalize, scope }, signal) {
-  const [about, levels] = await Promise.all([
+export async function fetchLayer(image, layer, { normalize, scope, order, target }, signal) {
+  const [about, levels, ranking] = await Promise.all([
     data.loadJson(data.paths.layer(image, layer), signal),
     data.loadLevels(data.paths.levels(image, layer, normalize, scope), signal),
+    order === "relevance" ? data.loadJson(data.paths.relevance(image, layer, target), signal) : null,
   ]);
-  return { about, levels, layer, image };
+  return { about: { ...about, relevance: ranking?.relevance }, levels, layer, image };
 }
 
 /** The canvas of one image in the layer view. */
@@ -96,8 +108,7 @@ class ImageSide {
    * @param {number} layer
    */
   load(state, image, layer) {
-    const key = [image, layer, state.normalize, state.scope].join("|");
-    this.task.run(key, async (signal) => {
+    this.task.run(getLayerKey(image, layer, state), async (signal) => {
       if (this.loaded?.layer !== layer) this.clear();
       // Quick responses show no loading indicator, which would flicker.
       const timer = setTimeout(() => this.element.classList.add("loading"), 120);
@@ -176,10 +187,11 @@ class ImageSide {
     this.tip.hidden = cell === null || !point || !grid || !this.loaded;
     if (cell === null || !point || !grid || !this.loaded) return;
     const channel = grid.getChannel(cell);
-    const { stats, tiles } = this.loaded.about;
+    const { relevance, stats, tiles } = this.loaded.about;
     const title = this.view.formatChannelTitle(channel);
     const slice = tiles.slices > 1 ? `, slice ${cell % tiles.slices}` : "";
     const lines = formatStatistics(stats, channel);
+    if (relevance) lines.push(["relevance", formatNumber(relevance[channel])]);
     this.tip.replaceChildren(make("b", {}, title + slice), definitionList(lines));
     if (stats.dead.includes(channel)) this.tip.append(span("dead", "dead"));
     this.placeTip(point);

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Query, Response
@@ -10,7 +9,15 @@ from fastapi import FastAPI, Path, Query, Response
 from actgrid.option_groups import get_options
 from actgrid.options import TargetOptions
 from actgrid.web import schemas
-from actgrid.web.routes.responses import PNG, Image, describe_picture, json_response
+from actgrid.web.routes.responses import (
+    PNG,
+    Image,
+    Target,
+    describe_picture,
+    json_response,
+    parse_index,
+    parse_target,
+)
 from actgrid.web.viewer import Viewer
 
 __all__ = ["add_routes"]
@@ -23,15 +30,6 @@ Method = Annotated[
         max_length=32,
         description=f"{_OPTIONS['method'].help} See `methods` of the model.",
         examples=["gradcam"],
-    ),
-]
-Target = Annotated[
-    str,
-    Path(
-        min_length=1,
-        max_length=200,
-        description=f"{_OPTIONS['target'].help} `predicted`: {_OPTIONS['target'].none}.",
-        examples=["predicted"],
     ),
 ]
 LayerQuery = Annotated[
@@ -49,11 +47,8 @@ LayerQuery = Annotated[
 def add_routes(app: FastAPI, viewer: Viewer) -> None:
     """Add the routes that compute and serve heatmaps to a FastAPI app."""
 
-    def parse_target(target: str) -> int | str | None:
-        return None if target == "predicted" else _parse_index(target)
-
     def parse_layer(layer: str | None) -> int | str | None:
-        return None if layer is None else _parse_index(layer)
+        return None if layer is None else parse_index(layer)
 
     # The target is a path parameter, because names of classes may contain slashes.
     prefix = "/api/images/{image}/heatmaps/{method}/{target:path}"
@@ -109,8 +104,3 @@ def add_routes(app: FastAPI, viewer: Viewer) -> None:
             image, method, parse_target(target), parse_layer(layer)
         )
         return Response(png, media_type=PNG)
-
-
-def _parse_index(text: str) -> int | str:
-    """Convert a text of one to nine digits to an integer; keep other texts unchanged."""
-    return int(text) if re.fullmatch("[0-9]{1,9}", text) else text

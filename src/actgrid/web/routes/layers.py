@@ -6,7 +6,8 @@ from typing import Any
 
 from fastapi import FastAPI, Response
 
-from actgrid.options import GridOptions
+from actgrid.option_groups import get_options
+from actgrid.options import GridOptions, LayerGridOptions
 from actgrid.web import schemas
 from actgrid.web.parameters import takes_path, takes_query
 from actgrid.web.routes.responses import (
@@ -14,8 +15,10 @@ from actgrid.web.routes.responses import (
     PNG,
     Image,
     Layer,
+    Target,
     describe_picture,
     json_response,
+    parse_target,
 )
 from actgrid.web.viewer import Viewer
 
@@ -53,10 +56,22 @@ def add_routes(app: FastAPI, viewer: Viewer) -> None:
         tags=["activations"],
         **describe_picture("An indexed picture; a grayscale picture for `cmap=gray`."),
     )
-    @takes_query(GridOptions)
+    @takes_query(LayerGridOptions, *get_options(GridOptions), "target")
     async def render_layer(image: Image, layer: Layer, options: Any) -> Response:
-        """Return a grid of a layer's channels, with the options of `actgrid.render`."""
-        return Response(await viewer.render_layer(image, layer, options), media_type=PNG)
+        """Return a grid of a layer's channels, with the options of `actgrid.render_model`."""
+        target = parse_target(options["target"] or "predicted")
+        png = await viewer.render_layer(image, layer, options | {"target": target})
+        return Response(png, media_type=PNG)
+
+    # The target is a path parameter, because names of classes may contain slashes.
+    @app.get(
+        "/api/images/{image}/layers/{layer}/relevance/{target:path}.json",
+        response_model=schemas.Relevance,
+        tags=["activations"],
+    )
+    async def get_relevance(image: Image, layer: Layer, target: Target) -> Any:
+        """Return the contribution of each channel of a layer to the score of a class."""
+        return json_response(await viewer.get_relevance(image, layer, parse_target(target)))
 
     @app.get(
         "/api/images/{image}/layers/{layer}/histograms.json",
