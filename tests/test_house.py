@@ -19,7 +19,16 @@ PACKAGE = Path(actgrid.__file__).parent
 PACKAGES = [
     *("errors", "option_checks", "option_types", "option_groups", "options", "progress"),
     *("encoding", "rendering", "models"),
-    *("targets", "attribution", "interventions", "evaluation", "figures", "statistics", "concepts", "runs"),
+    *(
+        "targets",
+        "attribution",
+        "interventions",
+        "evaluation",
+        "figures",
+        "statistics",
+        "concepts",
+        "runs",
+    ),
     *("demo", "bench"),
 ]
 INTERFACES = ["callbacks", "compat", "web", "cli"]

@@ -30,7 +30,7 @@ from actgrid.option_groups import (
     takes_options,
 )
 from actgrid.option_types import Colormap, Integer
-from actgrid.rendering import BACKENDS, ORDERS
+from actgrid.rendering import BACKENDS, ORDERS, RELEVANCE
 from actgrid.rendering.tiles import KINDS
 
 GROUPS = list_definition_groups()
@@ -85,16 +85,24 @@ def test_signatures_and_docstrings_match_definitions(name: str) -> None:
 
 # Function -> parameters that have the name of an option without its definition.
 NAMESAKES = {
-    "actgrid.explain": {"method"},  # a positional parameter, like the target and the layer
-    "actgrid.callbacks.Explanations": {"method"},
+    # The method, target and layer are positional parameters.
+    "actgrid.ablate_channels": {"target"},
+    "actgrid.compare_methods": {"target"},
+    "actgrid.evaluate": {"target"},
+    "actgrid.explain": {"method", "target"},
+    "actgrid.find_concepts": {"target"},
+    "actgrid.measure_channel_relevance": {"target"},
+    "actgrid.measure_concept_sensitivity": {"target"},
+    "actgrid.patch_activations": {"target"},
+    "actgrid.callbacks.Explanations": {"method", "target"},
     "actgrid.callbacks.TrainingMovie": {"folder"},  # a required parameter
     "actgrid.figures.save_layers": {"folder"},
     "actgrid.figures.save_weights": {"folder"},
     "actgrid.figures.make_unique_names": {"names"},
-    "actgrid.maximize": {"progress"},  # also accepts a function
+    "actgrid.maximize": {"channels", "progress"},  # accept a class name, and a function
     "actgrid.runs.Run": {"top"},  # None: no statistics
-    "actgrid.runs.explain_images": {"labels", "batch_size", "embedding", "tokens"},
-    "actgrid.statistics.find_top_images": {"background", "batch_size"},
+    "actgrid.runs.explain_images": {"labels", "batch_size", "embedding", "target", "tokens"},
+    "actgrid.statistics.find_top_images": {"background", "batch_size", "channels"},
     "Heatmap.contours": {"width"},
 }
 
@@ -139,7 +147,7 @@ def test_words_of_options_match_implementation() -> None:
     def get_words(group: type, name: str) -> tuple[str, ...]:
         return get_options(group)[name].type.words
 
-    assert get_words(options.GridOptions, "order") == tuple(ORDERS)
+    assert get_words(options.GridOptions, "order") == (*ORDERS, RELEVANCE)
     assert get_words(options.BackendOptions, "backend") == ("auto", *BACKENDS)
     assert get_words(options.DeviceBackendOptions, "backend") == ("auto", *BACKENDS, "tensorflow")
     assert get_words(options.ArrayOptions, "kind") == tuple(KINDS)

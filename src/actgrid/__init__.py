@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         explain,
         gradients,
         maximize,
+        measure_channel_relevance,
     )
     from actgrid.concepts import (
         Concepts,
@@ -112,6 +113,7 @@ __all__ = [
     "load_model",
     "maximize",
     "measure_agreement",
+    "measure_channel_relevance",
     "measure_concept_sensitivity",
     "measure_images",
     "measure_residual_stream",
@@ -165,6 +167,7 @@ _ROOMS = {
     "load_model": "models",
     "maximize": "attribution",
     "measure_agreement": "evaluation",
+    "measure_channel_relevance": "attribution",
     "measure_concept_sensitivity": "concepts",
     "measure_images": "runs",
     "measure_residual_stream": "figures",

@@ -6,6 +6,7 @@ understand, and `actgrid.option_groups.takes_options` checks the values. The com
 API, the viewer and the tables of the documentation are derived from the same definitions.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from inspect import Parameter
 from pathlib import Path
@@ -97,10 +98,11 @@ class GridOptions(TileLevelOptions, total=False):
     order: Annotated[
         str | Iterable[int],
         Option(
-            Channels(("index", "mean", "std", "max", "zeros")),
+            Channels(("index", "mean", "std", "max", "zeros", "relevance")),
             "index",
-            "Order of the channels: index; mean, std, max or zeros (largest first); or a list of "
-            "the channels to draw, such as 3,0-2.",
+            "Order of the channels: index; mean, std, max or zeros (largest first); relevance "
+            "(largest contribution to the score of a class first, for activations of a model); or "
+            "a list of the channels to draw, such as 3,0-2.",
         ),
     ]
     token_grid: Annotated[
@@ -196,12 +198,6 @@ class ArrayOptions(SampleOptions, KindOptions, total=False):
 
 class RenderArrayOptions(RenderOptions, ArrayOptions, total=False):
     """Options for `actgrid.render`."""
-
-
-class RenderModelOptions(
-    GridOptions, DeviceBackendOptions, ThreadOptions, ArrayOptions, total=False
-):
-    """Options for `actgrid.render_model`."""
 
 
 class FileOptions(TypedDict, total=False):
@@ -520,14 +516,6 @@ class RenderComparisonOptions(ComparedGridOptions, SampleOptions, total=False):
     """Options for `actgrid.render_comparison`."""
 
 
-class DrawingOptions(GridOptions, BackendOptions, FileOptions, total=False):
-    """Options for the pictures of a run."""
-
-
-class RenderImagesOptions(DrawingOptions, SinkOptions, MeasureImagesOptions, total=False):
-    """Options for `actgrid.render_images`."""
-
-
 class RunOptions(
     InputOptions,
     VocabularyOptions,
@@ -592,6 +580,44 @@ class LabelOptions(TypedDict, total=False):
             is_repeatable=True,
         ),
     ]
+
+
+class RelevanceOptions(LabelOptions, total=False):
+    """Options for sorting channels by relevance."""
+
+    target: Annotated[
+        Any,
+        Option(
+            Object("a class name or index, a function, or a dict with one output", "CLASS"),
+            None,
+            "Class by whose score order=relevance sorts the channels: its name or index. For a "
+            "model with several outputs: OUTPUT=CLASS on the command line, {output: class} in "
+            "Python.",
+            none="the predicted class of each sample",
+        ),
+    ]
+
+
+class ChannelRelevanceOptions(LabelOptions, VocabularyOptions, BatchOptions, total=False):
+    """Options for `actgrid.measure_channel_relevance`."""
+
+
+class LayerGridOptions(GridOptions, RelevanceOptions, total=False):
+    """Options for drawing layers of a model as grids."""
+
+
+class RenderModelOptions(
+    LayerGridOptions, DeviceBackendOptions, ThreadOptions, ArrayOptions, total=False
+):
+    """Options for `actgrid.render_model`."""
+
+
+class DrawingOptions(LayerGridOptions, BackendOptions, FileOptions, total=False):
+    """Options for the pictures of a run."""
+
+
+class RenderImagesOptions(DrawingOptions, SinkOptions, MeasureImagesOptions, total=False):
+    """Options for `actgrid.render_images`."""
 
 
 class ImageInputOptions(TypedDict, total=False):
@@ -952,7 +978,7 @@ class StepOptions(TypedDict, total=False):
 
 
 class WatchOptions(StepOptions, total=False):
-    """Options for the schedule and output of a training callback."""
+    """Options for the schedule and outputs of a training callback."""
 
     log_dir: Annotated[
         str | Path | None,
@@ -963,18 +989,23 @@ class WatchOptions(StepOptions, total=False):
             none="nothing is written for TensorBoard",
         ),
     ]
-
-
-class WatchFileOptions(WatchOptions, total=False):
-    """Options for the schedule and output of a training callback."""
-
     folder: Annotated[
         str | Path | None,
         Option(
             Object("a folder", "FOLDER"),
             None,
-            "Folder for picture files.",
+            "Folder for files: PNG files of pictures, JSON lines of numbers.",
             none="no files are written",
+        ),
+    ]
+    sinks: Annotated[
+        Any,
+        Option(
+            Object("wandb, mlflow, a run, a sink, or a list of these", "NAME", ("wandb", "mlflow")),
+            None,
+            "Further outputs: wandb or mlflow for the active run of Weights & Biases or MLflow, a "
+            "run of these, or an object with the methods of actgrid.callbacks.Sink.",
+            none="there are no further outputs",
         ),
     ]
 
@@ -1342,24 +1373,44 @@ class EvaluateOptions(
     """Options for `actgrid.evaluate`."""
 
 
-class ScoreOptions(
-    LabelOptions, ImageInputOptions, BatchOptions, TokenOptions, total=False
-):
+class ScoreOptions(LabelOptions, ImageInputOptions, BatchOptions, TokenOptions, total=False):
     """Options for scores of targets."""
 
 
-class AblationValueOptions(TypedDict, total=False):
+class ReferenceOptions(TypedDict, total=False):
+    """Options for inputs whose activations are inserted."""
+
+    reference: Annotated[
+        Any,
+        Option(
+            Object("an input of the model, or images", "IMAGE"),
+            None,
+            "Input of the model for the values mean and reference.",
+            none="there is no reference",
+        ),
+    ]
+
+
+class PatchOptions(ReferenceOptions, BatchOptions, total=False):
+    """Options for `actgrid.patch`."""
+
+
+class AblationValueOptions(ReferenceOptions, total=False):
     """Options for the values of switched-off channels."""
 
     value: Annotated[
         float | str,
         Option(
-            AnyOf(("mean", "reference"), Number()),
+            AnyOf(("mean", "reference"), Number(-math.inf)),
             0.0,
             "Value that replaces a channel: a number, mean (its mean over the positions of each "
             "sample, or over the reference inputs) or reference (its values for the reference "
             "input).",
         ),
+    ]
+    channels: Annotated[
+        Any,
+        Option(Channels(), None, "Channels that are replaced, such as 3,0-2.", none="all channels"),
     ]
 
 
@@ -1407,7 +1458,7 @@ class AgreementOptions(TypedDict, total=False):
 
 
 class ExplanationsOptions(
-    WatchFileOptions,
+    WatchOptions,
     RequestOptions,
     OverlayOptions,
     MethodOptions,
@@ -1416,7 +1467,7 @@ class ExplanationsOptions(
     """Options for `actgrid.callbacks.Explanations`."""
 
 
-class ActivationGridsOptions(WatchFileOptions, RenderOptions, KindOptions, total=False):
+class ActivationGridsOptions(WatchOptions, RenderOptions, KindOptions, total=False):
     """Options for `actgrid.callbacks.ActivationGrids`."""
 
 
@@ -1431,6 +1482,10 @@ class HealthOptions(WatchOptions, BatchOptions, total=False):
             "Fraction of initially active channels that may die in a layer before a warning.",
         ),
     ]
+
+
+class ModelDriftOptions(WatchOptions, BatchOptions, ComparedGridOptions, total=False):
+    """Options for `actgrid.callbacks.ModelDrift`."""
 
 
 class MovieOptions(StepOptions, RenderOptions, KindOptions, total=False):

@@ -19,7 +19,7 @@ import tensorflow as tf
 from keras import layers
 
 from actgrid.callbacks import ActivationGrids, ChannelHealth, Explanations, TrainingMovie
-from actgrid.callbacks.base import TrainingCallback
+from actgrid.callbacks.base import SinkCallback
 from actgrid.errors import (
     ActgridError,
     DtypeError,
@@ -32,11 +32,12 @@ from actgrid.errors import (
 )
 
 
-class RecordingCallback(TrainingCallback):
+class RecordingCallback(SinkCallback):
     """Callback that records its calls and steps in `events`."""
 
     def __init__(self, every: Any = "epoch") -> None:
-        super().__init__(every)
+        sinks = [RecordingSink(self)]
+        super().__init__({"every": every, "log_dir": None, "folder": None, "sinks": sinks})
         self.events: list[Any] = []
         self.may_write = threading.Event()
         self.may_write.set()
@@ -51,9 +52,12 @@ class RecordingCallback(TrainingCallback):
     def _draw(self, observation: Any) -> Any:
         return observation
 
-    def _open_sinks(self) -> Any:
+    def _open_outputs(self) -> None:
         self.events.append("open")
-        return [RecordingSink(self)]
+        super()._open_outputs()
+
+    def _send(self, sink: Any, step: int, content: Any) -> None:
+        sink.scalar("parameters", content, step)
 
     def list_steps(self) -> list[int]:
         return [event for event in self.events if isinstance(event, int)]
@@ -63,11 +67,22 @@ class RecordingSink:
     def __init__(self, recorder: RecordingCallback) -> None:
         self.recorder = recorder
 
-    def write(self, step: int, content: Any) -> None:
+        self.steps: list[int] = []
+
+    def images(self, tag: str, pngs: Any, step: int) -> None:
+        raise AssertionError("there are no pictures")
+
+    histogram = images
+
+    def scalar(self, tag: str, value: float, step: int) -> None:
         assert self.recorder.may_write.wait(30)
         if self.recorder.error:
             raise self.recorder.error
-        self.recorder.events.append(step)
+        self.steps.append(step)
+
+    def flush(self) -> None:
+        self.recorder.events += self.steps
+        self.steps.clear()
 
     def close(self) -> None:
         self.recorder.events.append("close")

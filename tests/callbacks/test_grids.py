@@ -334,3 +334,10 @@ def test_tensorboard_serves_the_pictures(cnn: Any, x: Any, y: Any, tmp_path: Pat
         [expected.pngs["conv"][step][sample] for step in (0, 1)] for sample in (0, 1)
     ]
     assert Image.open(io.BytesIO(samples[0][0])).mode == "P"
+
+
+def test_grids_of_training_cannot_be_sorted_by_relevance(x: Any, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="'relevance' is not supported by callbacks: pass"):
+        ActivationGrids(x[:1], folder=tmp_path, order="relevance")
+    with pytest.raises(OptionError, match="'relevance' is not supported by callbacks: pass"):
+        TrainingMovie(x[:1], folder=tmp_path, order="relevance")

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 import pytest
+import tensorflow as tf
 from keras import layers
 from PIL import Image
 
@@ -326,3 +327,104 @@ def test_layers_with_extractor_are_rejected() -> None:
     extractor = actgrid.Extractor(model)
     with pytest.raises(OptionError, match="layers must be None for an extractor"):
         render_model(extractor, np.zeros((1, 8, 8, 3), np.float32), "c")
+
+
+def sort_by_relevance(model: Any, x: Array, layer: str, target: Any, sample: int) -> list[int]:
+    """Return the channels in the order of activation times gradient, by a gradient tape."""
+    index = [each.name for each in model.layers].index(layer)
+    activation = tf.constant(keras.Model(model.inputs[0], model.layers[index].output)(x))
+    with tf.GradientTape() as tape:
+        tape.watch(activation)
+        outputs = activation
+        for each in model.layers[index + 1 :]:
+            outputs = each(outputs)
+        score = outputs[sample, target]
+    product = (activation * tape.gradient(score, activation)).numpy()[sample]
+    relevance = product.reshape(-1, product.shape[-1]).sum(0)
+    assert np.unique(relevance).size == relevance.size
+    order: list[int] = np.argsort(-relevance).tolist()
+    assert order != sorted(order)
+    return order
+
+
+@pytest.mark.parametrize(("target", "sample"), [(3, 0), (3, -1), ([0, 4], 1), (None, 1)])
+def test_grids_are_sorted_by_relevance_for_the_sample(target: Any, sample: int) -> None:
+    model, x = make_small_cnn(), make_pixels(2, 8, 8, 3)
+    names = ["conv", "pool", "flatten"]
+    model.get_layer("conv").activation = keras.activations.tanh
+    grids = render_model(model, x, names, order="relevance", target=target, sample=sample)
+    row = int(model(x)[sample].numpy().argmax()) if target is None else target
+    row = row[sample] if isinstance(row, list) else row
+    for path, grid in grids.items():
+        channels = sort_by_relevance(model, x, path, row, sample)
+        assert grid.channels.tolist() == channels
+        assert_same_grid(grid, render_model(model, x, path, order=channels, sample=sample)[path])
+
+
+def test_slices_of_a_volume_stay_with_their_channel_when_sorted_by_relevance() -> None:
+    model = keras.Sequential(
+        [
+            keras.Input((4, 5, 6, 1)),
+            layers.Conv3D(5, 2, activation="tanh", name="conv"),
+            layers.GlobalAveragePooling3D(),
+            layers.Dense(3),
+        ]
+    )
+    x = make_pixels(1, 4, 5, 6, 1)
+    channels = sort_by_relevance(model, x, "conv", 1, 0)
+    grid = render_model(model, x, "conv", order="relevance", target=1)["conv"]
+    assert grid.channels.tolist() == np.repeat(channels, 3).tolist()
+    values = Extractor(model, "conv")(x)["conv"]
+    assert_same_grid(grid, render(values, order=channels))
+
+
+def test_tokens_in_a_grid_are_sorted_by_relevance() -> None:
+    model = make_token_model()
+    model.add(layers.Flatten())
+    model.add(layers.Dense(3))
+    x = make_pixels(1, 4, 8, 3)
+    channels = sort_by_relevance(model, x, "mixed", 2, 0)
+    options: Any = {"order": "relevance", "target": 2, "token_grid": (2, 4)}
+    grid = render_model(model, x, "mixed", **options)["mixed"]
+    assert grid.channels.tolist() == channels
+    values = Extractor(model, "mixed")(x)["mixed"]
+    expected = render(values, kind="sequence", token_grid=(2, 4), order=channels)
+    assert_same_grid(grid, expected)
+
+
+def test_an_extractor_and_a_fixed_batch_size_can_be_sorted_by_relevance() -> None:
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3), batch_size=2),
+            layers.Conv2D(6, 3, activation="tanh", name="conv"),
+            layers.Flatten(),
+            layers.Dense(3),
+        ]
+    )
+    x = make_pixels(2, 8, 8, 3)
+    channels = sort_by_relevance(model, x, "conv", 1, 1)
+    extractor = Extractor(model, "conv")
+    grid = render_model(extractor, x, order="relevance", target=1, sample=1)["conv"]
+    assert grid.channels.tolist() == channels
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target": 1}, "target is only used with order='relevance': got order='index'"),
+        ({"labels": ["a"] * 5, "order": [0]}, r"labels is only used .*: got order=\[0\]"),
+        ({"order": "relevance", "kind": "image"}, "kind must be None with order='relevance'"),
+        ({"order": "relevance", "data_format": "channels_last"}, "data_format must be None"),
+        ({"order": "relevance", "target": [[0], [1, 2]]}, "got 3 targets for 2 samples"),
+        ({"order": "relevance", "sample": 2}, "sample 2 does not exist"),
+        ({"order": "relevance", "backend": "tensorflow"}, "choose another backend"),
+    ],
+)
+def test_invalid_options_of_relevance_raise_errors(options: Any, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        render_model(make_small_cnn(), make_pixels(2, 8, 8, 3), "conv", **options)
+
+
+def test_an_array_cannot_be_sorted_by_relevance() -> None:
+    with pytest.raises(OptionError, match=r"needs a model .*use actgrid.render_model, or pass"):
+        render(make_pixels(1, 4, 4, 3), order="relevance")

@@ -24,7 +24,7 @@ from actgrid.figures.grids import get_batch_size
 from actgrid.figures.on_device import draw_on_device, is_gpu_used
 from actgrid.models.drawing import draw_layer
 from actgrid.option_groups import complete_options
-from actgrid.options import RenderArrayOptions
+from actgrid.options import RenderModelOptions
 from actgrid.rendering import ORDERS
 from actgrid.rendering.stats import list_stat_arrays
 
@@ -49,8 +49,8 @@ def draw_unfused(extractor: Extractor, x: Any, **options: Any) -> dict[str, Grid
 
 
 def draw_fused(extractor: Extractor, x: Any, **options: Any) -> dict[str, Grid]:
-    completed = complete_options(RenderArrayOptions, options, {"data_format": None})
-    return draw_on_device(extractor, x, cast(RenderArrayOptions, completed), fuse=True)
+    completed = complete_options(RenderModelOptions, options, {"data_format": None})
+    return draw_on_device(extractor, x, cast(RenderModelOptions, completed), fuse=True)
 
 
 def make_pixels(*shape: int) -> Array:

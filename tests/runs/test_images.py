@@ -17,9 +17,34 @@ from keras import layers
 from PIL import Image
 
 import actgrid
-from actgrid.errors import ImageError, LayerError, MissingFileError, OptionError, RunError
+from actgrid.errors import (
+    CapabilityError,
+    ImageError,
+    LayerError,
+    MissingFileError,
+    OptionError,
+    RunError,
+)
+from actgrid.models import InputInfo, LayerInfo
 from actgrid.runs import Run, Summary
 from actgrid.runs.engines import run_locally
+
+
+class UntracedNetwork:
+    """Network outside TensorFlow with one layer."""
+
+    name = "untraced"
+    inputs = (InputInfo("image", (None, 12, 12, 3)),)
+    outputs = ("rows",)
+
+    def list_layers(self, x: Any = None) -> list[LayerInfo]:
+        return [LayerInfo("rows", "Rows", (None, 6, 12, 3), "float32", "channels_last", 0, 0)]
+
+    def run(self, x: Any, paths: Any) -> Any:
+        return {"rows": x[:, ::2]}
+
+    def fingerprint(self) -> str:
+        return "untraced"
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +177,35 @@ def test_inputs_may_be_a_dataset(tmp_path: Path, model: Any) -> None:
     np.testing.assert_allclose(stats["max"], activation.max((0, 1, 2)), 1e-4)
 
 
+def test_channels_of_each_image_are_sorted_by_relevance(tmp_path: Path, photos: Path) -> None:
+    keras.utils.set_random_seed(2)
+    model = keras.Sequential(
+        [
+            keras.Input((12, 12, 3)),
+            layers.Conv2D(6, 3, activation="tanh", name="conv"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(3, name="head"),
+        ]
+    )
+    options: Any = {"order": "relevance", "target": "dog", "labels": ["cat", "dog", "bird"]}
+    for batch_size in (1, 2):
+        out = tmp_path / str(batch_size)
+        actgrid.render_images(model, photos, "conv", output=out, batch_size=batch_size, **options)
+        weights = model.layers[-1].kernel.numpy()[:, 1]
+        orders = []
+        for photo in sorted((photos / "cat").iterdir()):
+            x = actgrid.load_images(photo, model=model)
+            means = model.get_layer("conv")(x).numpy().mean((0, 1, 2))
+            folder = out / "cat" / photo.stem
+            (layer,) = json.loads((folder / "stats.json").read_bytes())["layers"]
+            np.testing.assert_allclose(layer["relevance"], means * weights, rtol=1e-4, atol=1e-7)
+            orders.append(np.argsort(-means * weights).tolist())
+            grid = actgrid.render_model(model, x, "conv", order=orders[-1])["conv"]
+            with Image.open(folder / layer["file"]) as picture:
+                np.testing.assert_array_equal(np.asarray(picture), grid.levels)
+        assert orders[0] != sorted(orders[0])
+
+
 def test_errors_are_raised_before_anything_is_written(
     tmp_path: Path, model: Any, photos: Path
 ) -> None:
@@ -160,6 +214,9 @@ def test_errors_are_raised_before_anything_is_written(
         (OptionError, {"cmap": "virids"}),
         (OptionError, {"compression": "zip"}),
         (OptionError, {"format": "exe"}),
+        (OptionError, {"target": 0}),
+        (OptionError, {"labels": ["cat"], "order": "mean"}),
+        (CapabilityError, {"model": UntracedNetwork(), "order": "relevance"}),
         (OptionError, {"sink": "zip"}),
         (OptionError, {"statistics": True, "top": 0}),
         (OptionError, {"preprocess": "vgg61"}),

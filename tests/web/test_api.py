@@ -37,6 +37,7 @@ GET_PATHS = [
     "/api/images/{image}/layers/{layer}/histograms.json",
     "/api/images/{image}/layers/{layer}/difference.json",
     "/api/images/{image}/layers/{layer}/difference.png",
+    "/api/images/{image}/layers/{layer}/relevance/{target}.json",
     "/api/images/{image}/layers/{layer}/attention.json",
     "/api/images/{image}/layers/{layer}/attention.bin",
     "/api/images/{image}/layers/{layer}/{normalize}/{scope}.png",

@@ -188,6 +188,41 @@ def test_layer_statistics_and_histograms(
     assert np.sum(histograms["counts"], 1).tolist() == [16 * 12] * 6
 
 
+@pytest.mark.parametrize("target", ["dog", "2", "predicted"])
+def test_relevance_and_grid_sorted_by_it(
+    client: Client,
+    images: dict[str, str],
+    node_index: dict[str, int],
+    model: Any,
+    photos: Path,
+    target: str,
+    assert_levels_agree: Any,
+) -> None:
+    x = actgrid.load_images(photos / "photo0.png", model=model)
+    classes = {"dog": 1, "2": 2, "predicted": int(model(x).numpy()[0].argmax())}
+    weights = model.get_layer("head").kernel.numpy()[:, classes[target]]
+    expected = actgrid.Extractor(model, "pool")(x)["pool"][0] * weights
+    url = f"/api/images/{images['photo0.png']}/layers"
+    for path in ("last", "pool"):
+        response = client.get(f"{url}/{node_index[path]}/relevance/{target}.json").json()
+        assert response["path"] == path
+        np.testing.assert_allclose(response["relevance"], expected, rtol=1e-3, atol=1e-6)
+    last = client.get(
+        f"{url}/{node_index['last']}.png", params={"order": "relevance", "target": target}
+    )
+    grid = actgrid.render_model(model, x, "last", order=np.argsort(-expected))["last"]
+    assert_levels_agree(decode_pixels(last), grid.levels)
+
+
+def test_a_target_without_order_relevance_is_rejected(
+    client: Client, images: dict[str, str], node_index: dict[str, int]
+) -> None:
+    url = f"/api/images/{images['photo0.png']}/layers/{node_index['last']}"
+    message = read_detail(client.get(f"{url}.png?order=mean&target=1"), 422)
+    assert message.startswith("target is only used with order='relevance'")
+    assert "no class is called 'cow'" in read_detail(client.get(f"{url}/relevance/cow.json"), 422)
+
+
 def test_classes_and_heatmap(
     client: Client, images: dict[str, str], model: Any, photos: Path
 ) -> None:
@@ -329,7 +364,7 @@ def test_head_returns_status_and_headers_of_get(
     parameters |= {"method": "gradcam", "target": "dog", "normalize": "minmax", "scope": "layer"}
     urls = [path.format(**parameters) for path, methods in operations.items() if "get" in methods]
     urls = [f"{url}?channels=1:0" if "ablation" in url else url for url in urls]
-    assert len(urls) == 27
+    assert len(urls) == 28
     urls += ["/", "/main.js", "/style.css", "/api/openapi.json", "/nowhere", "/api/nowhere"]
     urls += [f"/api/images/{parameters['image']}/layers/999.json", "/api/images/xyz/picture.png"]
     statuses = set()
@@ -680,7 +715,7 @@ def test_documentation_lists_all_routes(client: Client) -> None:
     }
     documentation = (Path(__file__).parents[2] / "docs" / "viewer.md").read_text()
     rows = re.findall(r"^\| ([A-Z]+) \| `(/api/[^`]+)` \| \S.* \|$", documentation, re.MULTILINE)
-    assert len(rows) == len(set(rows)) == 29
+    assert len(rows) == len(set(rows)) == 30
     assert operations == {*rows, *(("HEAD", path) for method, path in rows if method == "GET")}
 
 

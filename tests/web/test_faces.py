@@ -19,6 +19,7 @@ from actgrid.options import (
     GridOptions,
     MaximizeOptions,
     OverlayOptions,
+    RelevanceOptions,
     ServeOptions,
     TargetOptions,
     ViewOptions,
@@ -53,7 +54,7 @@ def get_parameters(openapi_paths: dict[str, Any], path: str, location: str) -> d
 @pytest.mark.parametrize(
     ("path", "options"),
     [
-        (f"{LAYER}.png", GRID),
+        (f"{LAYER}.png", {**GRID, "target": get_options(RelevanceOptions)["target"]}),
         (f"{MAXIMIZED}.png", {name: MAXIMIZE[name] for name in ("steps", "seed")}),
         (f"{MAXIMIZED}/progress.json", {name: MAXIMIZE[name] for name in ("steps", "seed")}),
     ],

@@ -357,6 +357,38 @@ def test_saved_grid_equals_render(
             assert_levels_agree(picture, grid.to_rgb(), palette("inferno"))
 
 
+@pytest.mark.parametrize("target", [285, None])
+def test_channels_are_sorted_by_relevance_for_the_target(
+    open_page: OpenPage,
+    activations: dict[str, Array],
+    demo_model: Any,
+    target: int | None,
+) -> None:
+    logits = demo_model.get_layer(DENSE)
+    pooled = activations[LAST][0].mean((0, 1))
+    index = int(activations[DENSE][0].argmax()) if target is None else target
+    relevance = pooled * logits.kernel.numpy()[:, index]
+    with open_page() as page:
+        follow_link(page, f"#layer={LAST}" + (f"&target={target}" if target else ""))
+        wait_for(page, LAST)
+        path = f"/relevance/{target or 'predicted'}.json"
+        with page.expect_response(lambda response: response.url.endswith(path)):
+            choose(page, "#layer", "Order", "relevance")
+        page.wait_for_function(
+            "(best) => { const rect = actgrid.tileRect(best), first = actgrid.tileRect(0);"
+            " return rect.x <= first.x && rect.y <= first.y; }",
+            arg=int(relevance.argmax()),
+        )
+        channels = read_channel_order(page, relevance.size)
+        # The activations of the page come from a run of its own.
+        assert (np.diff(relevance[channels]) <= 1e-4 * np.abs(relevance).max()).all()
+        rect = page.evaluate("(best) => actgrid.tileRect(best)", int(channels[0]))
+        page.mouse.move(rect["x"] + rect["width"] / 2, rect["y"] + rect["height"] / 2)
+        tip = page.locator("#layer .first .tip")
+        expect(tip).to_contain_text(f"Channel {channels[0]}")
+        expect(tip).to_contain_text("relevance")
+
+
 def test_grid_is_limited_to_the_canvas_size(open_page: OpenPage) -> None:
     with open_page() as page:
         width, height, columns = page.evaluate("""async () => {

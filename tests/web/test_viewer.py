@@ -693,7 +693,7 @@ def test_model_info() -> None:
         name: control["choices"] for name, control in model_info["controls"]["layer"].items()
     }
     assert choices["scope"] == ["channel", "layer"]
-    assert choices["order"] == ["index", "mean", "std", "max", "zeros"]
+    assert choices["order"] == ["index", "mean", "std", "max", "zeros", "relevance"]
     gradcam = next(method for method in model_info["methods"] if method["name"] == "gradcam")
     assert gradcam["layer"] is True
     assert gradcam["source"].startswith("Selvaraju")

@@ -1,5 +1,6 @@
 """Attribution maps, loss gradients and activation maximization for Keras models."""
 
+from actgrid.attribution.channel_relevance import measure_channel_relevance
 from actgrid.attribution.explaining import explain
 from actgrid.attribution.loss_gradients import Gradients, gradients
 from actgrid.attribution.maximization import Maximization, maximize
@@ -12,4 +13,5 @@ __all__ = [
     "explain",
     "gradients",
     "maximize",
+    "measure_channel_relevance",
 ]

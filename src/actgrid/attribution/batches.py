@@ -188,7 +188,7 @@ class ExplainedBatch:
     progress: Callable[[int, int], object] | None = None
 
     def __len__(self) -> int:
-        return int(self.values.shape[0])
+        return int(self.target_classes.shape[0])
 
     @property
     def explained_values(self) -> list[Any]:

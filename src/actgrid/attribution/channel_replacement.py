@@ -68,7 +68,7 @@ class _ChannelReplacementFunction:
 
 
 def make_channel_mask(channel: Any, shape: tuple[int | None, ...], axis: int) -> Any:
-    """Return a mask that is true in one channel of each sample, and broadcasts to a layer's output.
+    """Return a mask of one channel of each sample, which broadcasts to a layer's output.
 
     Parameters
     ----------

@@ -255,9 +255,7 @@ def ablationcam(
     scores = np.asarray(channels.target_scores.scores)
     zero = tensorflow().zeros([1] * len(activations.shape), activations.dtype)
     batch = batch.with_classes_of(channels.target_scores)
-    runs = score_replaced_channels(
-        batch, channels.layer, axis, activations, zero, channels.indices
-    )
+    runs = score_replaced_channels(batch, channels.layer, axis, activations, zero, channels.indices)
     ablated: npt.NDArray[np.float32] = np.concatenate(list(runs)).reshape(len(batch), -1)
     decreases = scores[:, None] - ablated
     # Divided by the absolute score: a negative logit would reverse the sign of all weights.

@@ -57,7 +57,16 @@ from actgrid.rendering import Attribution, make_attribution
 from actgrid.rendering.input_pictures import to_pictures
 from actgrid.targets.next_tokens import convert_token_target
 
-__all__ = ["ExplanationRequest", "Labels", "ZeroAttributionWarning", "prepare_request"]
+__all__ = [
+    "ExplanationRequest",
+    "Labels",
+    "OutputRequest",
+    "ZeroAttributionWarning",
+    "load_model_inputs",
+    "prepare_model_inputs",
+    "prepare_request",
+    "prepare_targets",
+]
 
 # Class names, or a dict from outputs to their class names.
 Labels = Sequence[str] | Mapping[Any, Sequence[str]] | None
@@ -303,16 +312,7 @@ def prepare_request(
     batch_size = check_integer("batch_size", batch_size, 1)
     model = load_model(model)
     tf = tensorflow()
-    photos: list[Photo] = []
-    columns = getattr(x, "columns", None)  # of a pandas DataFrame
-    if is_text(x, model, tokens):
-        x = encode_texts(cast("str | Sequence[str]", x), model, tokens)
-    elif (samples := load_samples(x, model, tokens)) is not None:
-        x, columns = samples.batch, samples.features
-    elif are_images(x):
-        sources = open_images(x)
-        x = load_images(sources, model=model)
-        photos = load_photos(sources, model=model)
+    x, columns, photos = _load_input(model, x, tokens)
     model_inputs = prepare_model_inputs(model, x, has_batch_axis)
     if inputs is not None and image_input is not None:
         raise OptionError("give inputs or image_input, not both")
@@ -320,9 +320,7 @@ def prepare_request(
     positions = None if choice is None else choose_positions(model, model_inputs, option, choice)
     explained = choose_explained_inputs(model, model_inputs, positions, embedding)
     tensors = tf.nest.flatten(model_inputs)
-    counts = [len(tensor) for tensor in tensors if tensor is not None]
-    if len(set(counts)) > 1:
-        raise ShapeError(f"the inputs must have the same number of samples: got {counts}")
+    samples = _count_samples(model_inputs)
     for entry in explained:
         if entry.embedding is None:
             tensors[entry.position] = _check_values(tensors[entry.position], entry.name)
@@ -337,7 +335,7 @@ def prepare_request(
     batch = ExplainedBatch(
         model,
         batch_inputs,
-        tf.fill([counts[0]], PREDICTED),
+        tf.fill([samples], PREDICTED),
         ScoreReader(tuple(explained), bool(embedded)),
         batch_size,
         progress,
@@ -374,6 +372,68 @@ def prepare_request(
             )
         )
     return ExplanationRequest(requests, tuple(explained_inputs), rows)
+
+
+def prepare_targets(
+    model: Any,
+    model_inputs: Any,
+    target: TargetLike = None,
+    labels: Labels = None,
+    batch_size: int = 32,
+    tokens: Any = None,
+) -> tuple[tuple[OutputRequest, ...], list[int]]:
+    """Prepare the samples and targets of a computation that explains no input.
+
+    Parameters
+    ----------
+    model_inputs
+        The inputs, as `prepare_model_inputs` returns them.
+    target, labels, batch_size, tokens
+        As in `actgrid.explain`.
+
+    Returns
+    -------
+    tuple
+        A request for each output of the model that a target names, whose batch has no explained
+        tensors; and the sample index of each target, in the order of `target`.
+    """
+    samples = _count_samples(model_inputs)
+    no_classes = tensorflow().fill([samples], PREDICTED)
+    batch = ExplainedBatch(model, model_inputs, no_classes, ScoreReader(()), batch_size)
+    return _make_output_requests(batch, target, labels, tokens)
+
+
+def _load_input(model: Any, x: ModelInput, tokens: Any) -> tuple[Any, Any, list[Photo]]:
+    """Load files, images or texts as the model's input.
+
+    Returns
+    -------
+    tuple
+        The input, the names of its columns (None if they are not known), and the photos.
+    """
+    columns = getattr(x, "columns", None)  # of a pandas DataFrame
+    if is_text(x, model, tokens):
+        return encode_texts(cast("str | Sequence[str]", x), model, tokens), columns, []
+    if (samples := load_samples(x, model, tokens)) is not None:
+        return samples.batch, samples.features, []
+    if are_images(x):
+        sources = open_images(x)
+        return load_images(sources, model=model), columns, load_photos(sources, model=model)
+    return x, columns, []
+
+
+def load_model_inputs(model: Any, x: ModelInput, tokens: Any = None) -> Any:
+    """Load the input of an explanation, and return it as `prepare_model_inputs` does."""
+    return prepare_model_inputs(model, _load_input(model, x, tokens)[0], has_batch_axis=False)
+
+
+def _count_samples(model_inputs: Any) -> int:
+    """Return the number of samples; raise ShapeError if it differs between the inputs."""
+    tensors = tensorflow().nest.flatten(model_inputs)
+    counts = [len(tensor) for tensor in tensors if tensor is not None]
+    if len(set(counts)) > 1:
+        raise ShapeError(f"the inputs must have the same number of samples: got {counts}")
+    return counts[0]
 
 
 def prepare_model_inputs(model: Any, x: Any, has_batch_axis: bool) -> Any:

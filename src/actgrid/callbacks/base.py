@@ -1,38 +1,23 @@
-"""Base class of the callbacks: schedule and writing of results."""
+"""Base class of the callbacks: schedule, and writing of results to sinks."""
 
 from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
+from actgrid.callbacks.sinks import Outputs, Sink
 from actgrid.errors import ModelError, OptionError, OutputError
 from actgrid.models.frameworks import keras
 from actgrid.option_checks import check_integer
 
-__all__ = ["Sink", "TrainingCallback"]
+__all__ = ["SinkCallback", "TrainingCallback"]
 
 # Number of steps that may wait to be written. Each holds observations such as activations.
 _MAX_PENDING = 2
-
-
-class Sink(Protocol):
-    """Protocol of an output of a callback that writes the content of each step."""
-
-    def write(self, step: int, content: Any) -> None:
-        """Write the content of a training step and flush the output.
-
-        Raises
-        ------
-        OutputError
-            If the content cannot be written.
-        """
-
-    def close(self) -> None:
-        """Close all files of the output."""
 
 
 class _TaskThread:
@@ -95,7 +80,6 @@ class TrainingCallback(keras().callbacks.Callback, ABC):  # type: ignore[misc]
             self.on_train_batch_end = self._after_batch
         self._batch_count = self._batches_before_epoch = 0
         self._observed_model: Any = None
-        self._sinks: Sequence[Sink] = ()
         self._task_thread: _TaskThread | None = None
         self._has_warned = False
 
@@ -158,7 +142,7 @@ class TrainingCallback(keras().callbacks.Callback, ABC):  # type: ignore[misc]
         if task_thread is not None:
             # The writing thread closes the files: an interrupt here could otherwise close a file
             # that is being written.
-            task_thread.close(self._close_sinks)
+            task_thread.close(self._close_outputs)
 
     def __enter__(self: _Callback) -> _Callback:
         return self
@@ -175,18 +159,18 @@ class TrainingCallback(keras().callbacks.Callback, ABC):  # type: ignore[misc]
             # A trial run raises errors before the first epoch instead of after it.
             self._draw(self._observe(None))
             self._observed_model = model
-        self._sinks = self._open_sinks()
+        self._open_outputs()
         self._task_thread = _TaskThread()
         self._has_warned = False
 
     def _record(self, step: int, observation: Any) -> None:
-        content = self._draw(observation)
-        for sink in self._sinks:
-            self._attempt(sink.write, step, content)
+        self._write(step, self._draw(observation))
 
-    def _close_sinks(self) -> None:
-        for sink in self._sinks:
-            self._attempt(sink.close)
+    def _open_outputs(self) -> None:
+        """Open the outputs when training begins."""
+
+    def _close_outputs(self) -> None:
+        """Close the outputs at the end of a training."""
 
     def _attempt(self, write: Callable[..., None], *arguments: Any) -> None:
         """Call a method of an output; convert an OutputError to a warning.
@@ -235,8 +219,66 @@ class TrainingCallback(keras().callbacks.Callback, ABC):  # type: ignore[misc]
         """
 
     @abstractmethod
-    def _open_sinks(self) -> Sequence[Sink]:
-        """Open and return the outputs of the callback."""
+    def _write(self, step: int, content: Any) -> None:
+        """Write the content of a step to the outputs.
+
+        Parameters
+        ----------
+        content
+            Result of `_draw`.
+        """
+
+
+class SinkCallback(TrainingCallback):
+    """Base class of callbacks that write to sinks.
+
+    Parameters
+    ----------
+    options : mapping
+        Options of the schedule and the outputs, see `actgrid.options.WatchOptions`.
+
+    Raises
+    ------
+    OptionError
+        If a value of `sinks` is no sink.
+    OutputError
+        If a folder cannot be created.
+    """
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        super().__init__(options["every"])
+        self._outputs = Outputs.from_options(options)
+        self._sinks: Sequence[Sink] = ()
+
+    def _open_outputs(self) -> None:
+        self._sinks = self._outputs.open()
+
+    def _close_outputs(self) -> None:
+        for sink in self._sinks:
+            self._attempt(sink.close)
+
+    def _write(self, step: int, content: Any) -> None:
+        for sink in self._sinks:
+            self._attempt(self._write_step, sink, step, content)
+
+    def _write_step(self, sink: Sink, step: int, content: Any) -> None:
+        self._send(sink, step, content)
+        sink.flush()
+
+    @abstractmethod
+    def _send(self, sink: Sink, step: int, content: Any) -> None:
+        """Pass the content of a step to a sink.
+
+        Parameters
+        ----------
+        content
+            Result of `_draw`.
+
+        Raises
+        ------
+        OutputError
+            If the sink cannot receive the content.
+        """
 
 
 def _check_batches(every: object) -> int:

@@ -41,7 +41,7 @@ class Explanations(PictureCallback):
     Raises
     ------
     OptionError
-        If an option is invalid, or both `log_dir` and `folder` are None. Also a ValueError.
+        If an option is invalid, or `log_dir`, `folder` and `sinks` are all None. Also a ValueError.
     ActgridError
         If `data` is invalid, as in `ActivationGrids`; or, when training begins, if
         `actgrid.explain` cannot explain the images.
@@ -83,7 +83,7 @@ class Explanations(PictureCallback):
         layer: LayerLike | None = None,
         **options: Unpack[ExplanationsOptions],
     ) -> None:
-        super().__init__(options["every"], options["log_dir"], options["folder"])
+        super().__init__(options)
         self._method = find_method(method)
         self._layer, self._options = layer, pick_options(options, MethodOptions)
         check_options([self._method], layer, self._options)

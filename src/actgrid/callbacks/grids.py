@@ -7,10 +7,12 @@ from typing import Any, Unpack
 
 from actgrid.callbacks.pictures import PictureCallback
 from actgrid.callbacks.samples import Samples, draw_samples, read_data
+from actgrid.errors import OptionError
 from actgrid.models.layers import Selection
 from actgrid.models.types import LayersLike
 from actgrid.option_groups import pick_options, takes_options
 from actgrid.options import ActivationGridsOptions, RenderArrayOptions
+from actgrid.rendering import RELEVANCE
 from actgrid.rendering.backends import load_backend
 
 __all__ = ["ActivationGrids", "check_layers", "pick_render_options"]
@@ -40,8 +42,8 @@ class ActivationGrids(PictureCallback):
     Raises
     ------
     OptionError
-        If an option is invalid, both `log_dir` and `folder` are None, or `data` is an iterator or
-        an infinite dataset. Also a ValueError.
+        If an option is invalid, `log_dir`, `folder` and `sinks` are all None, or `data` is an
+        iterator or an infinite dataset. Also a ValueError.
     DtypeError
         If `data` is not numeric. Also a TypeError.
     ShapeError
@@ -101,7 +103,7 @@ class ActivationGrids(PictureCallback):
     def __init__(
         self, data: Any, layers: LayersLike = None, **options: Unpack[ActivationGridsOptions]
     ) -> None:
-        super().__init__(options["every"], options["log_dir"], options["folder"])
+        super().__init__(options)
         self._data, self._layers = read_data(data), check_layers(layers)
         self._options = pick_render_options(options)
 
@@ -126,7 +128,17 @@ def pick_render_options(options: Mapping[str, Any]) -> dict[str, Any]:
     -------
     dict
         Option name -> value.
+
+    Raises
+    ------
+    OptionError
+        If the channels are to be sorted by relevance.
     """
+    if options["order"] == RELEVANCE:
+        raise OptionError(
+            "order='relevance' is not supported by callbacks: pass another order, or a sequence of "
+            "channels such as actgrid.render_model(...)[layer].channels"
+        )
     load_backend(options["backend"])
     return pick_options(options, RenderArrayOptions)
 

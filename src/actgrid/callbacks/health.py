@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.callbacks.base import Sink, TrainingCallback
+from actgrid.callbacks.base import SinkCallback
 from actgrid.callbacks.grids import check_layers
-from actgrid.callbacks.pictures import prepare_event_folder
 from actgrid.callbacks.samples import Samples, read_data
+from actgrid.callbacks.sinks import Sink
 from actgrid.figures.grids import get_batch_size
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.layers import collect_weights
@@ -23,7 +22,6 @@ from actgrid.option_groups import takes_options
 from actgrid.options import HealthOptions
 from actgrid.rendering import ChannelStats
 from actgrid.rendering.stats import list_stat_arrays, make_stats, reshape_stats
-from actgrid.runs.events import EventWriter
 from actgrid.statistics.measurements import measure_image_stats
 
 __all__ = ["ChannelHealth", "ChannelHealthWarning"]
@@ -37,7 +35,7 @@ class ChannelHealthWarning(UserWarning):
 
 
 @takes_options(HealthOptions, batch_size=32)
-class ChannelHealth(TrainingCallback):
+class ChannelHealth(SinkCallback):
     """Keras callback that counts dead channels, zeros and NaN values during training.
 
     Parameters
@@ -48,9 +46,11 @@ class ChannelHealth(TrainingCallback):
     layers : str, int, type, callable, list or None, optional
         The layers to measure, see `actgrid.Extractor`. None: all layers with a spatial output.
     **options
-        See `actgrid.options.HealthOptions`. For each layer, `log_dir` receives the scalars
+        See `actgrid.options.HealthOptions`. For each layer, the outputs receive the scalars
         ``LAYER/dead_channels``, ``LAYER/mean_zero_fraction`` and ``LAYER/nonfinite``, and
         histograms over the channels, ``LAYER/zero_fraction``, ``LAYER/mean`` and ``LAYER/std``.
+        `folder` receives the files ``scalars.jsonl``, and ``histograms.jsonl`` with the values of
+        all channels, a line of JSON for each step and tag. Lines are appended.
 
     Attributes
     ----------
@@ -112,10 +112,8 @@ class ChannelHealth(TrainingCallback):
     def __init__(
         self, data: Any, layers: LayersLike = None, **options: Unpack[HealthOptions]
     ) -> None:
-        super().__init__(options["every"])
+        super().__init__(options)
         self._data, self._layers = read_data(data), check_layers(layers)
-        log_dir = options["log_dir"]
-        self._log_dir = None if log_dir is None else prepare_event_folder(log_dir)
         self._max_lost_fraction = options["max_lost_fraction"]
         self._batch_size = options["batch_size"]
         self.steps: list[int] = []
@@ -194,8 +192,12 @@ class ChannelHealth(TrainingCallback):
     def _draw(self, observation: Any) -> dict[str, ChannelStats]:
         return dict(observation)
 
-    def _open_sinks(self) -> list[Sink]:
-        return [] if self._log_dir is None else [_HealthEvents(self._log_dir)]
+    def _send(self, sink: Sink, step: int, content: Mapping[str, ChannelStats]) -> None:
+        for path, stats in content.items():
+            for name, value in _compute_scalars(stats).items():
+                sink.scalar(f"{path}/{name}", value, step)
+            for name in ("zero_fraction", "mean", "std"):
+                sink.histogram(f"{path}/{name}", getattr(stats, name), step)
 
 
 def _is_finite(variable: Any) -> bool:
@@ -236,19 +238,3 @@ def _compute_scalars(stats: ChannelStats) -> dict[str, float]:
         "mean_zero_fraction": stats.pool().zero_fraction.item(),
         "nonfinite": int(stats.nonfinite.sum()),
     }
-
-
-class _HealthEvents:
-    def __init__(self, log_dir: str | Path) -> None:
-        self._events = EventWriter(log_dir)
-
-    def write(self, step: int, content: Mapping[str, ChannelStats]) -> None:
-        for path, stats in content.items():
-            for name, value in _compute_scalars(stats).items():
-                self._events.scalar(f"{path}/{name}", value, step)
-            for name in ("zero_fraction", "mean", "std"):
-                self._events.histogram(f"{path}/{name}", getattr(stats, name), step)
-        self._events.flush()
-
-    def close(self) -> None:
-        self._events.close()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Unpack
 
-from actgrid.callbacks.base import Sink, TrainingCallback
+from actgrid.callbacks.base import TrainingCallback
+from actgrid.callbacks.folder_sink import number_samples
 from actgrid.callbacks.grids import check_layers, pick_render_options
-from actgrid.callbacks.pictures import number_samples
 from actgrid.callbacks.samples import Samples, draw_samples, read_data
 from actgrid.encoding import Animation, check_animation, make_folder, write_file
 from actgrid.figures.files import number_files
@@ -96,7 +96,7 @@ class TrainingMovie(TrainingCallback):
 
     def _prepare(self, model: Any) -> None:
         self._samples = Samples(model, self._data, self._layers)
-        self._movies = _MovieFolder(self._suffix)
+        self._movies: dict[str, Animation] = {}
 
     def _observe(self, step: int | None) -> Any:
         (activations,) = self._samples.extract()
@@ -120,20 +120,14 @@ class TrainingMovie(TrainingCallback):
                 movies[path].append(movie)
         return movies
 
-    def _open_sinks(self) -> list[Sink]:
-        self._movies.folder = make_folder(self._folder)
-        return [self._movies]
+    def _open_outputs(self) -> None:
+        make_folder(self._folder)
 
+    def _write(self, step: int, content: dict[str, list[Animation]]) -> None:
+        self._attempt(self._append_frames, content)
 
-class _MovieFolder:
-    """Output of a callback that appends frames to movies and rewrites their files."""
-
-    def __init__(self, suffix: str) -> None:
-        self._suffix = suffix
-        self._movies: dict[str, Animation] = {}
-        self.folder = Path()
-
-    def write(self, step: int, content: dict[str, list[Animation]]) -> None:
+    def _append_frames(self, content: dict[str, list[Animation]]) -> None:
+        """Append the frames of a step to the movies, and write their files."""
         changed_files = []
         for name, movies in zip(number_files(list(content), ""), content.values(), strict=True):
             for sample, movie in zip(number_samples(len(movies)), movies, strict=True):
@@ -143,9 +137,6 @@ class _MovieFolder:
                 else:
                     self._movies[file] = movie
                 changed_files.append(file)
-        make_folder(self.folder)
+        make_folder(self._folder)
         for file in changed_files:
-            write_file(self.folder / file, *self._movies[file].encode_pieces())
-
-    def close(self) -> None:
-        pass
+            write_file(self._folder / file, *self._movies[file].encode_pieces())

@@ -29,7 +29,7 @@ from actgrid.models.tracing import build_model, keep_state
 from actgrid.models.types import LayersLike
 from actgrid.rendering import Grid
 
-__all__ = ["SampleData", "Samples", "draw_samples", "read_data"]
+__all__ = ["SampleBatches", "SampleData", "Samples", "draw_samples", "read_data"]
 
 Array = npt.NDArray[Any]
 
@@ -163,6 +163,39 @@ def _list_elements(data: Any) -> list[Any] | None:
     return input_list
 
 
+class SampleBatches:
+    """Fixed inputs of a model, in batches; iteration yields the inputs of each batch.
+
+    Parameters
+    ----------
+    model : keras.Model
+        The model, which is built if necessary.
+    data : SampleData
+        The inputs, from `read_data`.
+    batch_size : int or None, optional
+        Maximum number of samples in a batch, unless the model has a fixed batch size. None: all
+        samples in one batch.
+    """
+
+    def __init__(self, model: Any, data: SampleData, batch_size: int | None = None) -> None:
+        with tensorflow().device("CPU"):
+            self._inputs = as_tensors(data.to_inputs(model))
+        fixed_size = get_fixed_batch_size(model)
+        self._batch_size = (fixed_size or batch_size) if batch_size else None
+        self.first = prepare_inputs(model, next(iter(self)))
+        build_model(model, self.first)
+
+    def __iter__(self) -> Iterator[Any]:
+        size = self._batch_size
+        if size is None:
+            yield self._inputs
+            return
+        count = max(len(x) for x in tensorflow().nest.flatten(self._inputs) if x is not None)
+        for start in range(0, count, size):
+            with tensorflow().device("CPU"):
+                yield map_tensors(itemgetter(slice(start, start + size)), self._inputs)
+
+
 class Samples:
     """Fixed inputs of a model, whose current activations can be extracted.
 
@@ -183,18 +216,14 @@ class Samples:
         self, model: Any, data: SampleData, layers: LayersLike, batch_size: int | None = None
     ) -> None:
         self._extractor = Extractor(model, layers)
-        with tensorflow().device("CPU"):
-            self._inputs = as_tensors(data.to_inputs(model))
+        self._batches = SampleBatches(model, data, batch_size)
         fixed_size = get_fixed_batch_size(model)
-        self._batch_size = (fixed_size or batch_size) if batch_size else None
-        batch = prepare_inputs(model, next(self._batches()))
-        build_model(model, batch)
 
         def make_spec(x: Any) -> Any:
             return tensorflow().TensorSpec((fixed_size, *x.shape[1:]), x.dtype)
 
         with keep_state():
-            trace_layers(self._extractor, map_tensors(make_spec, batch))
+            trace_layers(self._extractor, map_tensors(make_spec, self._batches.first))
 
     @property
     def layers(self) -> dict[str, LayerInfo]:
@@ -203,20 +232,10 @@ class Samples:
 
     def extract(self) -> Iterator[dict[str, Array]]:
         """Yield the current activations of each batch, layer path -> (N, ...) array."""
-        for inputs in self._batches():
+        for inputs in self._batches:
             with keep_state():
                 activations = self._extractor(inputs)
             yield activations
-
-    def _batches(self) -> Iterator[Any]:
-        size = self._batch_size
-        if size is None:
-            yield self._inputs
-            return
-        count = max(len(x) for x in tensorflow().nest.flatten(self._inputs) if x is not None)
-        for start in range(0, count, size):
-            with tensorflow().device("CPU"):
-                yield map_tensors(itemgetter(slice(start, start + size)), self._inputs)
 
 
 def draw_samples(

@@ -14,6 +14,8 @@ __all__ = [
     "Model",
     "OptionalImages",
     "OptionalModel",
+    "OtherInput",
+    "OtherModel",
 ]
 
 _MODEL = (
@@ -32,6 +34,7 @@ def _make_argument(metavar: str, help_text: str) -> typer.models.ArgumentInfo:
 
 
 Model = Annotated[str, _make_argument("MODEL", _MODEL)]
+OtherModel = Annotated[str, _make_argument("OTHER_MODEL", "The model to compare with, as MODEL.")]
 OptionalModel = Annotated[str | None, _make_argument("MODEL", _MODEL)]
 _IMAGES = f"Image files, folders of them, or globs; {_DEMO}"
 Images = Annotated[list[str], _make_argument("IMAGE", _IMAGES)]
@@ -42,5 +45,8 @@ ListedImages = Annotated[
 ]
 Input = Annotated[
     str, _make_argument("INPUT", f"Image, file of texts or arrays, or a text; {_DEMO}")
+]
+OtherInput = Annotated[
+    str, _make_argument("SOURCE", "Input whose activations are inserted, as INPUT.")
 ]
 Image = Annotated[str | None, _make_argument("IMAGE", f"Image file; {_DEMO}")]

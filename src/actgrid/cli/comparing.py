@@ -1,4 +1,4 @@
-"""Inputs of the commands that compare attribution methods."""
+"""Inputs of the commands that compare attribution methods or change layers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["ComparedInputs", "load_compared_inputs"]
 
 
 class ComparedInputs(NamedTuple):
-    """Record of the inputs of a command that compares attribution methods.
+    """Record of the inputs of a command that compares attribution methods or changes layers.
 
     Attributes
     ----------
@@ -29,10 +29,10 @@ class ComparedInputs(NamedTuple):
         The model.
     x
         The samples, as `actgrid.explain` takes them.
-    target, layer
-        The explained targets and the layer, as `actgrid.explain` takes them.
+    target, layers
+        The explained targets and the layers, as `actgrid.explain` takes them.
     options
-        Further options of `actgrid.compare_methods` and `actgrid.evaluate`, by name.
+        Further options of `actgrid.compare_methods` and similar functions, by name.
     preprocessing
         Preprocessing of images, for the printed line.
     """
@@ -40,9 +40,14 @@ class ComparedInputs(NamedTuple):
     model: Any
     x: Any
     target: Any
-    layer: Any
+    layers: list[Any] | None
     options: dict[str, Any]
     preprocessing: Preprocessing | None
+
+    @property
+    def layer(self) -> Any:
+        """The only layer; None without layers."""
+        return None if self.layers is None else self.layers[0]
 
 
 def load_compared_inputs(model: str, images: Sequence[str], options: Options) -> ComparedInputs:
@@ -60,12 +65,14 @@ def load_compared_inputs(model: str, images: Sequence[str], options: Options) ->
     count = len(x) if isinstance(x, list) else 1
     if isinstance(target, list) and count > 1:
         target = [target] * count
-    layers = parse_layers(network, None if options["layer"] is None else [options["layer"]])
+    names = options.get("layers")
+    if options.get("layer") is not None:
+        names = [options["layer"]]
     further = {
         "labels": labels,
         "tokens": tokens,
         "progress": True,
         **{name: options[name] for name in ("image_input", "embedding", "batch_size")},
     }
-    layer = None if layers is None else layers[0]
-    return ComparedInputs(network, x, target, layer, further, preprocessing)
+    layers = parse_layers(network, names)
+    return ComparedInputs(network, x, target, layers, further, preprocessing)

@@ -28,8 +28,10 @@ if TYPE_CHECKING:
         LogitLens,
         ResidualStream,
     )
+    from actgrid.statistics import ModelComparison
 
 __all__ = [
+    "MAX_RECORDS",
     "PACKAGES",
     "attention_as_dict",
     "attribution_as_dict",
@@ -42,6 +44,7 @@ __all__ = [
     "preprocessing_as_dict",
     "print_attention",
     "print_attribution",
+    "print_comparison",
     "print_diagram",
     "print_evaluation",
     "print_facts",
@@ -64,6 +67,10 @@ __all__ = [
 ]
 
 PACKAGES = ("tensorflow", "keras", "numpy", "numba", "pillow", "isal", "cmap")
+
+
+# Number of ranked layers or channels that are printed; --json prints all.
+MAX_RECORDS = 20
 
 
 def _make_console() -> Console:
@@ -190,6 +197,29 @@ def print_records(file: Path, summary: str, records: Sequence[Mapping[str, Any]]
         )
     _make_console().print(table)
     print(f"\n{summary}: {file.resolve()}")
+
+
+def print_comparison(comparison: ModelComparison, sort_by: str) -> None:
+    """Print the layers of a model comparison that differ most, and the channels that do."""
+    layers = comparison.summary()["layers"]
+    worst = sorted(layers, key=lambda layer: -_sort_number(layer["relative_difference"]))
+    numbers = ("cka", "relative_difference", "correlation", "died", "revived")
+    table = _make_table("layer", *(name.replace("_", " ") for name in numbers), right=numbers)
+    for layer in worst[:MAX_RECORDS]:
+        table.add_row(layer["layer"], *(f"{layer[name]:.4g}" for name in numbers))
+    _make_console().print(table)
+    columns = ("channel", "difference", "relative difference", "correlation")
+    table = _make_table("layer", *columns, right=columns)
+    for record in comparison.list_channels(sort_by)[:MAX_RECORDS]:
+        values = (record[name.replace(" ", "_")] for name in columns[1:])
+        table.add_row(
+            record["layer"], str(record["channel"]), *(f"{value:.4g}" for value in values)
+        )
+    _make_console().print(table)
+
+
+def _sort_number(value: float) -> float:
+    return -math.inf if math.isnan(value) else value
 
 
 def print_diagram(file: Path, diagram: Diagram) -> None:

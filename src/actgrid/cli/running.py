@@ -9,24 +9,34 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import typer
 
 from actgrid.cli import report
 from actgrid.cli.command import Options
+from actgrid.cli.explaining import parse_targets, read_labels_option
 from actgrid.cli.loading import load_model, parse_layers, read_tokens, resolve_preprocessing
 from actgrid.cli.messages import CommandStop
 from actgrid.errors import OptionError, OutputError, suggest
-from actgrid.options import DrawingOptions, ModelOptions, RayOptions, RunOptions
+from actgrid.options import (
+    CompareModelsOptions,
+    DrawingOptions,
+    ModelOptions,
+    RayOptions,
+    RunOptions,
+)
 from actgrid.progress import show_progress
 from actgrid.rendering.backends import load_backend
+from actgrid.runs.comparing import ComparisonRun
 from actgrid.runs.manifest import Record
 from actgrid.runs.runs import Run, Summary, check_start
 from actgrid.runs.sample_items import find_run_items
 from actgrid.runs.stores import find_local_folder, open_store
+from actgrid.statistics.model_pair import ModelPair
 
-__all__ = ["finish_run", "start_run"]
+__all__ = ["finish_run", "start_comparison", "start_run"]
 
 _ENGINES = ("local", "ray")
 
@@ -80,8 +90,39 @@ def start_run(
     network = get_model()
     resolve_preprocessing(network, options["preprocess"])  # checks the option
     drawing: Any = options.select(DrawingOptions) if is_drawn else None
+    if is_drawn:
+        labels = read_labels_option(options["labels"])
+        target = None if options["target"] is None else parse_targets([options["target"]], labels)
+        drawing |= {"labels": labels, "target": target}
     layers = parse_layers(network, options["layers"])
     return Run(network, items, layers, output=output, drawing=drawing, top=top, **settings)
+
+
+def start_comparison(model: str, other_model: str, images: list[str], options: Options) -> Run:
+    """Check the options of `actgrid compare-models`, and create the run.
+
+    Invalid options are reported before the models load.
+
+    Returns
+    -------
+    ComparisonRun
+        The run with its loaded models.
+    """
+    check_start(options)
+    open_store(options["output"])
+    settings = options.select(CompareModelsOptions)
+    settings["tokens"] = read_tokens(options["tokens"])
+    loaded = options.select(ModelOptions)
+    network, other = (load_model(spec, **loaded) for spec in (model, other_model))
+    resolve_preprocessing(network, options["preprocess"])  # checks the option
+    names = options["layers"]
+    layers: Any = parse_layers(network, names)
+    if names is not None and any("=" in name for name in names):
+        pairs = (name.partition("=") for name in names)
+        layers = {path: other_path or path for path, _, other_path in pairs}
+    titles = Path(model).name, Path(other_model).name
+    pair = ModelPair(network, other, layers, titles)
+    return ComparisonRun(pair, images, output=options["output"], **settings)
 
 
 def finish_run(run: Run, options: Options) -> None:
@@ -99,9 +140,7 @@ def finish_run(run: Run, options: Options) -> None:
     recorded_before = run.recorded
     # Samples that are no images are passed to the model unchanged.
     preprocessing = (
-        None
-        if run.loader.is_prepared
-        else resolve_preprocessing(run.extractor.model, run.loader.preprocess)
+        None if run.loader.is_prepared else resolve_preprocessing(run.model, run.loader.preprocess)
     )
     if as_json:
         _print_event(
@@ -143,6 +182,8 @@ def finish_run(run: Run, options: Options) -> None:
     if has_summary:
         print()
     report.print_preprocessing(preprocessing)
+    if isinstance(run, ComparisonRun):
+        report.print_comparison(run.comparison, options["sort_by"])
     if has_summary:
         earlier = f" ({recorded_before:,} before)" if recorded_before else ""
         plural = "" if summary.images == 1 else "s"
@@ -195,6 +236,8 @@ def _print_event(event: str, **facts: Any) -> None:
 def _describe_record(record: Record, run: Run) -> str:
     if record.failed:
         return f"{record.image}: failed: {record.error}"
+    if isinstance(run, ComparisonRun):
+        return f"{record.image}: compared"
     layers = f"{len(record.dead)} layer{'s' if len(record.dead) != 1 else ''}"
     channels = sum(info.channels or 0 for info in run.extractor.layers.values())
     dead = sum(record.dead.values())

@@ -25,11 +25,12 @@ _FONT_SIZE = 14
 # Size to which small grids are enlarged, and the colormap of differences.
 _MIN_SIDE = 240
 _DIFFERENCE_COLORMAP = "RdBu_r"
+_NEUTRAL_LEVEL = 128  # of zero in this colormap
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ComparedGrids(Picture):  # numpydoc ignore=PR01
-    """Picture of a layer in two models: two grids on one scale, and the grid of the difference.
+    """Picture of a layer in two models: two grids, and the grid of their difference.
 
     `actgrid.render_comparison` returns one for each layer.
 
@@ -78,12 +79,12 @@ class ComparedGrids(Picture):  # numpydoc ignore=PR01
         numpy.ndarray
             (height, width, 3) uint8.
         """
-        titles = [*self.names, f"{self.names[0]} - {self.names[1]}"]
+        titles = [*self.names, "first - second"]
         grids = [grid for grid in (self.a, self.b, self.difference) if grid is not None]
         pictures = pad_pictures([_enlarge(grid.to_rgb()) for grid in grids])
         if self.scope == "channel":
             labels = ["smallest of the channel", "largest"]
-            signed_labels = ["-range", "0", "range of the channel"]
+            signed_labels = ["-range", "0", "+range"]
         else:
             size = self.high - self.low
             labels = [f"{self.low:.3g}", f"{self.high:.3g}"]
@@ -140,8 +141,16 @@ def compare_activations(
     options: dict[str, Any] = {}
     a, b = (np.asarray(array, np.float64) for array in (a, b))
     if a.shape != b.shape or info.channel_axis != other_info.channel_axis:
-        grids = [draw_layer(info, a, **options), draw_layer(other_info, b, **options)]
-        return ComparedGrids(*grids, None, names, info.path, "channel", np.nan, np.nan)
+        return ComparedGrids(
+            draw_layer(info, a),
+            draw_layer(other_info, b),
+            None,
+            names,
+            info.path,
+            "channel",
+            np.nan,
+            np.nan,
+        )
     difference = a - b
     has_tiles = info.kind in ("image", "volume")
     axes = tuple(range(a.ndim))
@@ -159,7 +168,7 @@ def compare_activations(
         scaled_difference = difference / size
     shared = {**options, "scope": "channel", "normalize": ("range", 0.0, 1.0)}
     signed = {**options, "scope": "channel", "normalize": ("range", -1.0, 1.0)}
-    signed["cmap"] = _DIFFERENCE_COLORMAP
+    signed |= {"cmap": _DIFFERENCE_COLORMAP, "background": _NEUTRAL_LEVEL}
     info = replace(info, dtype="float64")
     return ComparedGrids(
         draw_layer(info, scaled[0], **shared),

@@ -77,6 +77,9 @@ class DrawnLayer:
         Time to measure, paint, encode and write the picture.
     note : str
         How the picture of a long sequence was folded and pooled, see `Grid.note`.
+    relevance : ndarray or None
+        Relevance of each channel, by which ``order="relevance"`` sorted the channels; None for
+        another order.
 
     Examples
     --------
@@ -98,6 +101,7 @@ class DrawnLayer:
     file: str
     milliseconds: float
     note: str = ""
+    relevance: npt.NDArray[np.float32] | None = None
 
     @classmethod
     def create(
@@ -131,7 +135,7 @@ class DrawnLayer:
         milliseconds = drawn.milliseconds + (time.perf_counter() - start) * 1e3
         shape, dtype = activation.shape[1:], activation.dtype.name
         grid = drawn.grid
-        return cls(info, shape, dtype, grid.stats, file, milliseconds, grid.note)
+        return cls(info, shape, dtype, grid.stats, file, milliseconds, grid.note, drawn.relevance)
 
     @property
     def channels(self) -> int:
@@ -305,12 +309,15 @@ class DrawnFile(NamedTuple):
     milliseconds
         Time to draw and encode the picture. Layers that are drawn together share the time of
         drawing in proportion to their number of values.
+    relevance
+        Relevance of each channel, if the channels are sorted by it; else None.
     """
 
     path: str
     grid: Grid
     pieces: list[bytes]
     milliseconds: float
+    relevance: Array | None = None
 
 
 def group_layers(activations: Mapping[str, Array], threads: int | None) -> list[dict[str, Array]]:
@@ -345,6 +352,7 @@ def draw_files(
     activations: Mapping[str, Array],
     *,
     batch: int,
+    relevance: Mapping[str, Array] | None = None,
     **options: Unpack[RenderFileOptions],
 ) -> Iterator[DrawnFile]:
     """Draw layers for one image of a batch, and encode the pictures one after another.
@@ -359,7 +367,7 @@ def draw_files(
     """
     render_options, file_format, compression = split_options(options)
     start = time.perf_counter()
-    grids = draw_layers(infos, activations, batch=batch, **render_options)
+    grids = draw_layers(infos, activations, batch=batch, relevance=relevance, **render_options)
     drawing_ms = (time.perf_counter() - start) * 1e3
     total = sum(activation.size for activation in activations.values())
     for path, grid in grids.items():
@@ -367,7 +375,9 @@ def draw_files(
         pieces = encode_picture(grid, f"picture.{file_format}", compression, 1)
         encoding_ms = (time.perf_counter() - start) * 1e3
         fraction = activations[path].size / total
-        yield DrawnFile(path, grid, pieces, drawing_ms * fraction + encoding_ms)
+        milliseconds = drawing_ms * fraction + encoding_ms
+        values = None if relevance is None else relevance[path]
+        yield DrawnFile(path, grid, pieces, milliseconds, values)
 
 
 def get_picture_suffix(options: Mapping[str, Any]) -> str:
@@ -414,14 +424,16 @@ def describe(layers: Iterable[DrawnLayer], about: Mapping[str, Any]) -> bytes:
     bytes
         JSON text in UTF-8.
     """
-    entries = [layer.describe() | _get_rounded_arrays(layer) for layer in layers]
+    entries = [layer.describe() | _get_channel_arrays(layer) for layer in layers]
     # orjson writes NaN in arrays as null, like `to_dict`, and takes a third of the time for arrays
     # that it takes for lists.
     return orjson.dumps({**about, "layers": entries}, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _get_rounded_arrays(layer: DrawnLayer) -> dict[str, npt.NDArray[Any]]:
+def _get_channel_arrays(layer: DrawnLayer) -> dict[str, npt.NDArray[Any]]:
     arrays = get_named_arrays(layer.stats)
+    if layer.relevance is not None:
+        arrays["relevance"] = layer.relevance
     if layer.dtype not in _SHORT_DTYPES:
         return arrays
     return {

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 import numpy.typing as npt
 
+from actgrid.attribution.channel_relevance import check_order_options, measure_sample_relevance
+from actgrid.errors import OptionError
 from actgrid.figures.on_device import draw_on_device, is_gpu_used
 from actgrid.models import Extractor, load_images
 from actgrid.models.drawing import draw_layers
@@ -14,8 +16,8 @@ from actgrid.models.extraction import get_extractor, is_traceable
 from actgrid.models.image_sources import are_images
 from actgrid.models.sample_files import load_samples
 from actgrid.models.types import LayersLike, ModelInput, ModelLike
-from actgrid.option_groups import takes_options
-from actgrid.options import RenderModelOptions
+from actgrid.option_groups import pick_options, takes_options
+from actgrid.options import RenderArrayOptions, RenderModelOptions
 from actgrid.rendering import Grid, PictureDict
 
 __all__ = ["get_batch_size", "render_model"]
@@ -90,13 +92,27 @@ def render_model(
     elif are_images(x):
         x = load_images(x, model=extractor.model)
     backend = options["backend"]
+    is_by_relevance = check_order_options(options)
+    if is_by_relevance and backend == "tensorflow":
+        raise OptionError(
+            "backend='tensorflow' cannot sort channels by relevance: choose another backend"
+        )
     uses_gpu = backend in ("auto", "tensorflow") and is_traceable(extractor) and is_gpu_used()
-    if backend == "tensorflow" or (uses_gpu and options["kind"] is None):
+    if backend == "tensorflow" or (uses_gpu and options["kind"] is None and not is_by_relevance):
         # XLA compiles longer than it takes to draw a few inputs: only an extractor is reused.
         return draw_on_device(extractor, x, options, fuse=uses_gpu and extractor is model)
     activations = extractor(x)
     batch = get_batch_size(activations)
-    return draw_layers(extractor.layers, activations, batch=batch, **options)
+    relevance = None
+    if is_by_relevance:
+        target, labels, sample = options["target"], options["labels"], options["sample"]
+        paths = list(activations)
+        rows = measure_sample_relevance(extractor.model, x, paths, target, labels, sample)
+        relevance = {path: values[0] for path, values in rows.items()}
+    render_options = cast(RenderArrayOptions, pick_options(options, RenderArrayOptions))
+    return draw_layers(
+        extractor.layers, activations, batch=batch, relevance=relevance, **render_options
+    )
 
 
 def get_batch_size(activations: Mapping[str, npt.NDArray[Any]]) -> int:

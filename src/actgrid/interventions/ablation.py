@@ -11,6 +11,11 @@ from PIL import Image
 
 from actgrid.attribution.batches import ExplainedBatch
 from actgrid.attribution.channel_replacement import score_replaced_channels
+from actgrid.attribution.map_layers import (
+    choose_layer,
+    compute_layer_values,
+    keep_activation,
+)
 from actgrid.attribution.requests import ExplanationRequest, OutputRequest, prepare_request
 from actgrid.errors import CapabilityError, LayerError, OptionError, ShapeError
 from actgrid.interventions.channel_edits import MEAN, REFERENCE, list_position_axes
@@ -48,11 +53,8 @@ _TILE_SIDE = 32
 def ablate_channels(
     model: ModelLike,
     x: ModelInput,
-    layers: LayersLike,
+    layers: LayersLike = None,
     target: TargetLike = None,
-    *,
-    channels: Iterable[int] | None = None,
-    reference: ModelInput | None = None,
     **options: Unpack[AblationOptions],
 ) -> PictureDict[ChannelAblation]:
     """Measure how much the score of a class decreases without each channel of a layer.
@@ -67,19 +69,15 @@ def ablate_channels(
         A Keras model, or anything that `actgrid.load_model` loads as a Keras model.
     x : array_like, dict, list or image sources
         The model's input, image files or texts, as in `actgrid.explain`: N samples.
-    layers : str, int, type, callable or list of these
-        The layers whose channels are replaced, see `actgrid.Extractor`.
+    layers : str, int, type, callable, list or None, optional
+        The layers whose channels are replaced, see `actgrid.Extractor`. None: the last layer with a
+        spatial output, as for class activation maps.
     target : int, str, callable, list or dict, optional
         The class or function whose score is measured, as in `actgrid.explain`. None: the class that
         the unchanged model predicts for the sample. If the model ends in a softmax or sigmoid, the
         score is the logit.
-    channels : iterable of int, optional
-        The channels to replace. None: all channels of each layer.
-    reference : array_like, dict, list or image sources, optional
-        Input for the values ``"mean"`` and ``"reference"``.
     **options
-        See `actgrid.options.AblationOptions`. `value` replaces a channel: a number, ``"mean"`` or
-        ``"reference"``, as in `actgrid.patch`.
+        See `actgrid.options.AblationOptions`. `value` and `reference` are as in `actgrid.patch`.
 
     Returns
     -------
@@ -121,16 +119,18 @@ def ablate_channels(
     ((5, 4), [0, 1, 2, 3])
     >>> ablation.save("ablation.png")
     """
-    value = options["value"]
+    value, reference = options["value"], options["reference"]
     if isinstance(value, str) and value == REFERENCE and reference is None:
         raise OptionError(
             "value 'reference' needs reference, the input whose activations are inserted"
         )
-    if layers is None:
-        raise OptionError("layers must name the layers whose channels are replaced: got None")
     request = prepare_scores(model, x, target, "ablate_channels", options)
     output = get_only_request(request)
     network = output.batch.model
+    if layers is None:
+        first = next(output.batch.split())
+        choice = choose_layer(first, None, None)
+        layers = compute_layer_values(first, choice, keep_activation).layer
     extractor = get_extractor(network, layers)
     references: dict[str, Array] = {}
     if reference is not None:
@@ -148,7 +148,7 @@ def ablate_channels(
     scores, classes, targets, is_logit = score_samples(output)
     batch = batch.select(range(len(batch)), classes)
     selected = {
-        path: check_channels(info, channels) for path, info in extractor.layers.items()
+        path: check_channels(info, options["channels"]) for path, info in extractor.layers.items()
     }
     ablations: PictureDict[ChannelAblation] = PictureDict()
     batch_size = options["batch_size"]
@@ -202,8 +202,7 @@ def get_only_request(request: ExplanationRequest) -> OutputRequest:
     """
     if len(request.output_requests) > 1:
         raise OptionError(
-            "target must be of one output: got "
-            f"{len(request.output_requests)} outputs or functions"
+            f"target must be of one output: got {len(request.output_requests)} outputs or functions"
         )
     return request.output_requests[0]
 
@@ -211,7 +210,13 @@ def get_only_request(request: ExplanationRequest) -> OutputRequest:
 def score_samples(
     output: OutputRequest,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32], tuple[str, ...], bool]:
-    """Return score, class and name of the target of each sample, and whether scores are logits."""
+    """Score the samples of a request.
+
+    Returns
+    -------
+    tuple
+        Score, class and name of the target of each sample, and whether the scores are logits.
+    """
     results = [part.compute_scores() for part, _ in output.split()]
     names = [name for result in results for name in output.name_targets(result)]
     return (
@@ -263,7 +268,7 @@ def score_channels(
     substitutes: Array,
     channels: npt.NDArray[np.intp],
 ) -> Iterable[npt.NDArray[np.float32]]:
-    """Yield the scores of all samples with each channel replaced, see `score_replaced_channels`.
+    """Score all samples with each channel of a layer replaced, as `score_replaced_channels`.
 
     Parameters
     ----------
@@ -297,7 +302,7 @@ def _make_substitutes(
         return reference.astype(activation.dtype)
     if value == MEAN:
         if reference is not None:
-            mean = reference.astype(np.float64).mean((0, *axes), keepdims=True)
+            mean: Array = reference.astype(np.float64).mean((0, *axes), keepdims=True)
         elif axes:
             mean = activation.astype(np.float64).mean(axes, keepdims=True)
         else:
@@ -305,7 +310,8 @@ def _make_substitutes(
                 f"layer {info.path} has no positions to average over: pass reference, the inputs "
                 "over which the mean of the channel is computed"
             )
-        return mean.astype(activation.dtype)
+        substitutes: Array = mean.astype(activation.dtype)
+        return substitutes
     return np.full((1,) * activation.ndim, value, activation.dtype)
 
 
@@ -319,4 +325,3 @@ def _draw_tiles(
     size, colours = (_TILE_SIDE, _TILE_SIDE), palette(grid.cmap)
     images = [Image.fromarray(colours[grid.tile(channel)]) for channel in channels.tolist()]
     return np.stack([np.asarray(image.resize(size, Image.Resampling.BOX)) for image in images])
-

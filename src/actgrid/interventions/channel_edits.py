@@ -97,9 +97,9 @@ class ChannelEdits:
     def __call__(self, output: Any) -> Any:
         """Return the changed output of the layer, a symbolic tensor of the same shape."""
         tf = tensorflow()
-        whole = self.values.get(None)
-        if whole is not None:
-            output = self._change(output, whole, list_position_axes(self.info))
+        output_value = self.values.get(None)
+        if output_value is not None:
+            output = self._change(output, output_value, list_position_axes(self.info))
         axis, count = self.info.channel_axis, output.shape[self.info.channel_axis]
         # Numbers of all channels are set by one operation, however many channels there are.
         constants = {
@@ -213,8 +213,6 @@ def _list_channels(info: LayerInfo, key: Any) -> list[int]:
     count = info.channels
     if count is None:
         raise ShapeError(f"layer {info.path} has no fixed number of channels: {info.shape}")
-    if isinstance(key, slice):
-        return list(range(count)[key])
     channels = []
     for item in key if isinstance(key, (tuple, frozenset, range)) else [key]:
         try:
@@ -258,8 +256,7 @@ def _check_value(info: LayerInfo, channel: int | None, value: Any, reference: Ar
             replacement = reference
         else:
             raise ShapeError(
-                "value 'reference' needs a single reference input: got "
-                f"{len(reference)} inputs"
+                f"value 'reference' needs a single reference input: got {len(reference)} inputs"
             )
         if channel is None:
             return replacement

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -17,32 +17,28 @@ from actgrid.interventions.channel_edits import (
 from actgrid.models import Extractor, LayerInfo, load_images, load_model
 from actgrid.models.extraction import get_extractor, trace_layers
 from actgrid.models.image_sources import are_images
-from actgrid.models.inputs import map_tensors, prepare_inputs
-from actgrid.models.frameworks import tensorflow
+from actgrid.models.inputs import iterate_batches, prepare_inputs
 from actgrid.models.network import check_compiled
 from actgrid.models.networks import get_network
 from actgrid.models.patched_model import make_patched_model
 from actgrid.models.tracing import prepare_trace_inputs
 from actgrid.models.types import ModelInput, ModelLike
-from actgrid.option_checks import check_integer
+from actgrid.option_groups import takes_options
+from actgrid.options import PatchOptions
 
 __all__ = ["extract_in_batches", "patch"]
 
 Array = npt.NDArray[Any]
 
 
-def patch(
-    model: ModelLike,
-    edits: Mapping[Any, Any],
-    *,
-    reference: ModelInput | None = None,
-    batch_size: int = 32,
-) -> Any:
+@takes_options(PatchOptions, batch_size=32)
+def patch(model: ModelLike, edits: Mapping[Any, Any], **options: Unpack[PatchOptions]) -> Any:
     """Return a model with changed channels of some layers; the model itself is not changed.
 
     The patched model is a Keras model that shares the layers and weights of `model`. It can be
     called, and given to every function of actgrid, such as `actgrid.explain` or
-    `actgrid.render_model`. Layers after a changed channel see the changed values.
+    `actgrid.render_model`. Layers after a changed channel see the changed values. A patched model
+    can be patched again.
 
     Parameters
     ----------
@@ -52,7 +48,7 @@ def patch(
         Layer -> change of its output. A layer is a layer path, a glob, a layer, a class or an
         index, see `actgrid.Extractor`; a path selects all calls of a layer. A change is a dict
         from channels to values, or a value for the whole output. Channels are an index, a negative
-        index, a tuple of indices or a slice. A value is one of:
+        index, or a tuple or range of indices. A value is one of:
 
         number
             All values of the channel become this number. 0 switches the channel off.
@@ -67,10 +63,9 @@ def patch(
         function
             A function of the values, a tensor (N, positions...), that returns the new values, such
             as `actgrid.interventions.scale`. It must use TensorFlow or Keras operations.
-    reference : array_like, dict, list or image sources, optional
-        Input of the model for the values ``"mean"`` and ``"reference"``.
-    batch_size : int, default 32
-        Maximum number of samples in one run when the patched model is called.
+    **options
+        See `actgrid.options.PatchOptions`. `reference` is an array, a dict or list of arrays, or
+        images. Calls of the patched model run in batches of `batch_size`.
 
     Returns
     -------
@@ -110,7 +105,7 @@ def patch(
     >>> actgrid.render_model(patched, x, "conv")["conv"]
     <Grid 13 x 13, 4 tiles, viridis>
     """
-    batch_size = check_integer("batch_size", batch_size, 1)
+    reference, batch_size = options["reference"], options["batch_size"]
     model = load_model(model)
     check_compiled(get_network(model), "patch")
     if not isinstance(edits, Mapping) or not edits:
@@ -155,9 +150,5 @@ def extract_in_batches(extractor: Extractor, inputs: Any, batch_size: int) -> di
     inputs
         Tensors in the structure of the model input.
     """
-    tensors = [tensor for tensor in tensorflow().nest.flatten(inputs) if tensor is not None]
-    parts = [
-        extractor(map_tensors(lambda tensor, start=start: tensor[start : start + batch_size], inputs))  # type: ignore[misc]
-        for start in range(0, len(tensors[0]), batch_size)
-    ]
+    parts = [extractor(part) for part in iterate_batches(inputs, batch_size)]
     return {path: np.concatenate([part[path] for part in parts]) for path in parts[0]}

@@ -145,6 +145,20 @@ class ChannelAblation(Picture):  # numpydoc ignore=PR01
             }
         )
 
+    def to_records(self) -> list[dict[str, Any]]:
+        """Return the layer, number and mean decrease of each channel, largest decrease first.
+
+        Returns
+        -------
+        list of dict
+            Dicts with ``layer``, ``channel`` and ``drop``, for JSON.
+        """
+        means = self.mean_drops
+        return [
+            {"layer": self.layer, "channel": int(self.channels[row]), "drop": float(means[row])}
+            for row in _rank(means)
+        ]
+
     def to_rgb(self) -> npt.NDArray[np.uint8]:
         """Draw the ranking of the channels as bars.
 
@@ -207,9 +221,7 @@ class ActivationPatching(Picture):  # numpydoc ignore=PR01
 
     def __repr__(self) -> str:
         unit = "layers" if self.channels is None else "channels"
-        return (
-            f"<ActivationPatching of {len(self.layers)} {unit}, {len(self.scores)} samples>"
-        )
+        return f"<ActivationPatching of {len(self.layers)} {unit}, {len(self.scores)} samples>"
 
     @property
     def effects(self) -> npt.NDArray[np.float64]:
@@ -231,7 +243,7 @@ class ActivationPatching(Picture):  # numpydoc ignore=PR01
         return _average_rows(self.effects)
 
     def to_frame(self) -> pandas.DataFrame:
-        """Convert the scores to a pandas DataFrame with a row for each sample and layer or channel.
+        """Convert the scores to a pandas DataFrame with a row for each sample and effect.
 
         Returns
         -------
@@ -265,6 +277,22 @@ class ActivationPatching(Picture):  # numpydoc ignore=PR01
         if self.channels is None:
             return np.arange(len(self.layers))
         return _rank(self.mean_effects)
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """Return the mean effect of each layer or channel, in the order of `to_frame`.
+
+        Returns
+        -------
+        list of dict
+            Dicts with ``layer``, ``channel`` (only for channels) and ``effect``, for JSON.
+        """
+        means, records = self.mean_effects, []
+        for row in self._order().tolist():
+            record: dict[str, Any] = {"layer": self.layers[row]}
+            if self.channels is not None:
+                record["channel"] = int(self.channels[row])
+            records.append(record | {"effect": float(means[row])})
+        return records
 
     def to_rgb(self) -> npt.NDArray[np.uint8]:
         """Draw the effect of each layer, or the ranking of the channels, as bars.

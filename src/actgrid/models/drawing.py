@@ -14,7 +14,7 @@ from actgrid.models.layers import LayerInfo, Weight
 from actgrid.option_groups import takes_options
 from actgrid.options import SIGNED, RenderArrayOptions
 from actgrid.rendering import Grid, PictureDict, TokenGrid, render
-from actgrid.rendering.draw import render_arrays
+from actgrid.rendering.draw import render_arrays, sort_channels
 
 __all__ = [
     "arrange_kernel_axes",
@@ -38,6 +38,7 @@ def draw_layers(
     activations: Mapping[str, npt.NDArray[Any]],
     *,
     batch: int = 1,
+    relevance: Mapping[str, npt.NDArray[Any]] | None = None,
     **options: Unpack[RenderArrayOptions],
 ) -> PictureDict[Grid]:
     """Render the activations of several layers as grids, as `draw_layer` renders each.
@@ -50,6 +51,9 @@ def draw_layers(
         Layer path -> output, with its batch axis.
     batch
         Number of samples in the batch.
+    relevance
+        Layer path -> relevance of each channel for the drawn sample, by which ``order="relevance"``
+        sorts the channels.
     **options
         See `actgrid.render`.
 
@@ -58,10 +62,12 @@ def draw_layers(
     PictureDict of {str: Grid}
         Layer path -> grid.
     """
-    requests = [
-        (activation, _get_layer_options(infos[path], activation, batch, options))
-        for path, activation in activations.items()
-    ]
+    requests = []
+    for path, activation in activations.items():
+        layer_options = _get_layer_options(infos[path], activation, batch, options)
+        if relevance is not None:
+            layer_options["order"] = sort_channels(relevance[path]).tolist()
+        requests.append((activation, layer_options))
     grids = render_arrays(requests, options)
     return PictureDict(
         (path, describe_grid(infos[path], grid, options))

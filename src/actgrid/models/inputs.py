@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ __all__ = [
     "get_fixed_batch_size",
     "get_input_structure",
     "is_real_dtype",
+    "iterate_batches",
     "join_batches",
     "list_input_aliases",
     "list_input_layer_names",
@@ -286,6 +288,13 @@ def map_tensors(function: Callable[[Any], Any], inputs: Any) -> Any:
         return None if tensor is None else function(tensor)
 
     return tensorflow().nest.map_structure(apply, inputs)
+
+
+def iterate_batches(inputs: Any, batch_size: int) -> Iterator[Any]:
+    """Yield consecutive parts of a batch of model inputs, with at most `batch_size` samples."""
+    tensors = [tensor for tensor in tensorflow().nest.flatten(inputs) if tensor is not None]
+    for start in range(0, len(tensors[0]), batch_size):
+        yield map_tensors(itemgetter(slice(start, start + batch_size)), inputs)
 
 
 def _convert_to_tensor(value: Any) -> Any:

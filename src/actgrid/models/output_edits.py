@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["EDITS", "OutputEdit", "get_output_edits"]
+__all__ = ["EDITS", "OutputEdit", "get_output_edits", "join_edits"]
 
 # Attribute of a patched model: layer path -> OutputEdit.
 EDITS = "_actgrid_edits"
@@ -31,3 +32,30 @@ def get_output_edits(model: Any) -> Mapping[str, OutputEdit]:
     """
     edits: Mapping[str, OutputEdit] = vars(model).get(EDITS, {})
     return edits
+
+
+@dataclass(frozen=True)
+class _EditSequence:
+    """Changes of the output of one layer call, applied one after the other."""
+
+    edits: tuple[OutputEdit, ...]
+
+    def __call__(self, output: Any) -> Any:
+        for edit in self.edits:
+            output = edit(output)
+        return output
+
+    def fingerprint(self) -> str:
+        """Return a text that is the same for equal changes."""
+        return "; ".join(edit.fingerprint() for edit in self.edits)
+
+
+def join_edits(
+    first: Mapping[str, OutputEdit], second: Mapping[str, OutputEdit]
+) -> dict[str, OutputEdit]:
+    """Return changes of layer outputs that apply the first changes, then the second ones."""
+    return {
+        **first,
+        **second,
+        **{path: _EditSequence((first[path], second[path])) for path in first if path in second},
+    }

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from itertools import pairwise
 from types import TracebackType
 from typing import Any
-
-import numpy as np
 
 from actgrid.errors import CapabilityError, ModelError
 from actgrid.models.compiled import compile_function
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.image_sources import are_images
 from actgrid.models.images import load_images
-from actgrid.models.inputs import map_tensors, prepare_inputs
+from actgrid.models.inputs import iterate_batches, prepare_inputs
 from actgrid.models.model_cache import get_model_cache
-from actgrid.models.output_edits import EDITS, OutputEdit
+from actgrid.models.output_edits import EDITS, OutputEdit, get_output_edits, join_edits
 from actgrid.models.tracing import copy_input_specs, is_tracing, trace_model
 
 __all__ = ["make_patched_model"]
@@ -29,7 +26,7 @@ _BATCH_SIZE = "_actgrid_batch_size"
 class _PatchedMethods:
     """Methods of a patched model that replace those of its Keras class."""
 
-    def __call__(self, inputs: Any, *arguments: Any, **options: Any) -> Any:
+    def __call__(self: Any, inputs: Any, *arguments: Any, **options: Any) -> Any:
         """Run the model with its changed layer outputs.
 
         Parameters
@@ -79,7 +76,7 @@ class _PatchedMethods:
             "a patched model cannot be saved: save the unchanged model, and patch it again"
         )
 
-    save = export = __reduce__ = __reduce_ex__ = _refuse  # type: ignore[assignment]
+    save = export = __reduce__ = __reduce_ex__ = _refuse
 
 
 def make_patched_model(model: Any, edits: Mapping[str, OutputEdit], batch_size: int) -> Any:
@@ -90,7 +87,8 @@ def make_patched_model(model: Any, edits: Mapping[str, OutputEdit], batch_size: 
     model
         A built Keras model, which is not changed.
     edits
-        Layer path -> change of the output of this layer call.
+        Layer path -> change of the output of this layer call. The changes of a patched model are
+        kept, and come first.
     batch_size
         Maximum number of samples in one run of a call.
 
@@ -107,12 +105,15 @@ def make_patched_model(model: Any, edits: Mapping[str, OutputEdit], batch_size: 
     if not model.built:
         raise ModelError(f"the model {model.name!r} is not built: call it once, then patch it")
     cls = type(model)
+    if issubclass(cls, _PatchedMethods):
+        _, cls = cls.__bases__
+    edits = join_edits(get_output_edits(model), edits)
     patched_class = type(f"Patched{cls.__name__}", (_PatchedMethods, cls), {})
-    patched = object.__new__(patched_class)
+    patched: Any = object.__new__(patched_class)
     # The attributes are copied without Keras's tracking, which would add the layers again.
     attributes = {name: value for name, value in vars(model).items() if "_actgrid" not in name}
     attributes |= dict.fromkeys(_COMPILED_FUNCTIONS)
-    vars(patched).update(attributes, **{EDITS: dict(edits), _BATCH_SIZE: batch_size})
+    vars(patched).update(attributes, **{EDITS: edits, _BATCH_SIZE: batch_size})
     copy_input_specs(model, patched)
     return patched
 
@@ -126,14 +127,9 @@ _RUN = {training: partial(_run_patched, training) for training in (False, True)}
 
 def _run_in_batches(model: Any, inputs: Any, training: bool) -> Any:
     """Run the compiled function of a patched model; return outputs of all samples."""
-    tf = tensorflow()
     function = compile_function(model, _RUN[training])
-    count = len(next(tensor for tensor in tf.nest.flatten(inputs) if tensor is not None))
-    starts = np.arange(0, count, vars(model)[_BATCH_SIZE]).tolist()
-    if len(starts) < 2:
-        return function(inputs)
-    results = [
-        function(map_tensors(lambda tensor, part=slice(*ends): tensor[part], inputs))  # type: ignore[misc]
-        for ends in pairwise([*starts, count])
-    ]
+    results = [function(part) for part in iterate_batches(inputs, vars(model)[_BATCH_SIZE])]
+    if len(results) == 1:
+        return results[0]
+    tf = tensorflow()
     return tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *results)

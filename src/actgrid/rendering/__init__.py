@@ -6,7 +6,7 @@ from actgrid.rendering.attribution_kinds import make_attribution
 from actgrid.rendering.backends import BACKENDS, find_backend_problems
 from actgrid.rendering.colormaps import palette
 from actgrid.rendering.diagram import Box, Diagram, draw_diagram
-from actgrid.rendering.draw import ORDERS, render
+from actgrid.rendering.draw import ORDERS, RELEVANCE, render
 from actgrid.rendering.grid import Grid
 from actgrid.rendering.heatmap import Heatmap
 from actgrid.rendering.picture import Picture, encode_picture
@@ -23,6 +23,7 @@ from actgrid.rendering.volume_attribution import VolumeAttribution
 __all__ = [
     "BACKENDS",
     "ORDERS",
+    "RELEVANCE",
     "AttentionMap",
     "Attribution",
     "Box",

@@ -22,10 +22,12 @@ from actgrid.rendering.normalize import Normalization, parse_normalize
 from actgrid.rendering.stats import ChannelStats, reshape_stats
 from actgrid.rendering.tiles import Tiling, as_array, tile
 
-__all__ = ["ORDERS", "render", "render_arrays"]
+__all__ = ["ORDERS", "RELEVANCE", "render", "render_arrays", "sort_channels"]
 
 # Orders of channels, and the statistic to sort by (largest first); None for the index.
 ORDERS = {"index": None, "mean": "mean", "std": "std", "max": "max", "zeros": "zero_fraction"}
+# Order of channels by their contribution to a score, which needs the model.
+RELEVANCE = "relevance"
 
 
 @takes_options(RenderArrayOptions)
@@ -188,6 +190,11 @@ class _Drawing:
         order = options["order"]
         channels: npt.NDArray[np.intp] | None
         if isinstance(order, str):
+            if order == RELEVANCE:
+                raise OptionError(
+                    "order='relevance' needs a model and its input: got an array; use "
+                    "actgrid.render_model, or pass a sequence of channels as order"
+                )
             channels = None if ORDERS[order] else np.arange(tiling.tiles.shape[0])
         else:
             channels = np.array(order, np.intp)
@@ -218,7 +225,8 @@ class _Drawing:
         tiles = self.tiling.tiles
         stats = backend.measure(tiles, threads)
         if self.channels is None:
-            self.channels = _order_channels(self.options["order"], self._pool_slices(stats))
+            statistic = str(ORDERS[self.options["order"]])
+            self.channels = sort_channels(getattr(self._pool_slices(stats), statistic))
         task = self.lay_out()
         mapping = normalization.compute_mapping(tiles, stats, self.scope, backend, threads)
         backend.paint(tiles, mapping, task.origin, task.canvas, threads)
@@ -325,18 +333,11 @@ def lay_out_tiles(tiling: Tiling, channels: int, columns: int | None, padding: i
     return Layout(count, height, width, min(columns, count), padding)
 
 
-def _order_channels(order: str, stats: ChannelStats) -> npt.NDArray[np.intp]:
-    """Return the indices of the channels to draw, sorted by a statistic.
+def sort_channels(keys: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
+    """Return the indices of channels sorted by a number of each channel, largest first.
 
-    Parameters
-    ----------
-    order
-        Name of the order.
-    stats
-        Statistics with one entry per channel.
+    Channels without a number (NaN) come last. Channels of equal numbers stay in index order.
     """
-    keys = getattr(stats, str(ORDERS[order]))
-    # Channels without a statistic (NaN) come last; ties stay in index order.
     return np.argsort(np.where(np.isnan(keys), np.inf, -keys), kind="stable")
 
 

@@ -17,7 +17,7 @@ from actgrid.options import GridOptions, SheetOptions
 from actgrid.rendering.layout import Layout, choose_columns
 from actgrid.rendering.picture import Picture
 
-__all__ = ["Sheet", "lay_out_sheet", "shorten_text"]
+__all__ = ["Sheet", "lay_out_sheet", "pad_pictures", "shorten_text", "stack_pictures"]
 
 # Font size as a fraction of a picture's width, and its readable minimum in pixels.
 _FONT_SIZE_FRACTION = 1 / 16
@@ -180,6 +180,11 @@ def lay_out_sheet(
         check_option(GridOptions, "background", background),
         layout,
     )
+
+
+def stack_pictures(pictures: Iterable[Picture]) -> Sheet:
+    """Return pictures below each other, extended with white to one size."""
+    return lay_out_sheet(pad_pictures(picture.to_rgb() for picture in pictures), columns=1)
 
 
 def pad_pictures(pictures: Iterable[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:

@@ -135,6 +135,11 @@ class ComparisonRun(Run):
         return "comparing"
 
     @property
+    def model(self) -> Any:
+        """The first model."""
+        return self._pair.a
+
+    @property
     def comparison(self) -> ModelComparison:
         """The comparison over the images that were processed so far."""
         statistics = self.summary().statistics
@@ -142,7 +147,7 @@ class ComparisonRun(Run):
         return self._make_comparison(statistics)
 
     def _make_comparison(self, statistics: DatasetStats) -> ModelComparison:
-        names = _name_models(self._pair)
+        names = self._pair.names
         paths = {pair.a.path: pair.b.path for pair in self._pair.pairs}
         return ModelComparison(statistics, names, paths)
 
@@ -154,7 +159,8 @@ class ComparisonRun(Run):
         if not comparison.images:
             return
         pictures = self._draw_pictures(comparison, channels)
-        for file, picture in zip(number_files(list(pictures), ".png"), pictures.values(), strict=True):
+        files = number_files(list(pictures), ".png")
+        for file, picture in zip(files, pictures.values(), strict=True):
             self.store.write(TOP + file, picture.to_png())
         self.store.write(REPORT, make_comparison_report(comparison, pictures))
 
@@ -168,7 +174,7 @@ class ComparisonRun(Run):
             for path, layer in layers.items()
             if not np.isnan(layer.relative_difference).all()
         }
-        worst = sorted(sizes, key=lambda path: -sizes[path])[:_SHOWN_LAYERS]
+        worst = sorted(filter(sizes.get, sizes), key=lambda path: -sizes[path])[:_SHOWN_LAYERS]
         reload = make_reloader(self.items, partial(self.loader.load_with_pixels, self._pair))
         indices = {}
         for path in worst:
@@ -376,7 +382,7 @@ def _draw_pair(
     """
     pair.list_layers(inputs)
     pictures: PictureDict[ComparedGrids] = PictureDict()
-    names = _name_models(pair)
+    names = pair.names
     for layer, (a, b) in pair.run_layers(inputs).items():
         if paths is None or layer.a.path in paths:
             rows = [check_sample(sample, len(array)) if len(array) > 1 else 0 for array in (a, b)]
@@ -387,26 +393,16 @@ def _draw_pair(
     return pictures
 
 
-def _name_models(pair: ModelPair) -> tuple[str, str]:
-    """Return the names of both models, which differ."""
-    a, b = (get_network(model).name for model in (pair.a, pair.b))
-    return (a, b) if a != b else (f"{a} (a)", f"{b} (b)")
-
-
 def _read_arrays(images: Any) -> tuple[Any, str | None]:
     """Return images in a form that `find_run_items` takes, and their preprocessing.
 
     Arrays of floating-point numbers, and dicts of arrays, are inputs of the models.
     """
     if isinstance(images, Mapping):
-        arrays = {name: np.asarray(values) for name, values in images.items()}
-        count = max(map(len, arrays.values()))
-        rows = [{name: values[row] for name, values in arrays.items()} for row in range(count)]
-        return rows, "prepared"
+        return images, "prepared"
     dtype = getattr(images, "dtype", None)
     if dtype is not None and hasattr(images, "__array__"):
         array = np.asarray(images)
-        if array.dtype.kind not in "iub" or array.ndim != 4:
-            return array, "prepared"
-        return array, None
+        is_pixels = array.dtype.kind in "iub" and array.ndim == 4
+        return list(array), None if is_pixels else "prepared"
     return images, None

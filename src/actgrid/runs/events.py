@@ -98,10 +98,11 @@ class EventWriter:
                 self._file.flush()
 
     def close(self) -> None:
-        """Write all buffered summaries, and close the file."""
+        """Write all buffered summaries, and close the file; later summaries go to a new file."""
         with self._translate_errors():
-            if self._file is not None:
-                self._file.close()
+            file, self._file = self._file, None
+            if file is not None:
+                file.close()
 
     def _write(self, tag: str, value: Any, step: int, kind: tuple[str, int]) -> None:
         tf = tensorflow()

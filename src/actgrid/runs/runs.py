@@ -17,6 +17,7 @@ import numpy as np
 import orjson
 from PIL import Image
 
+from actgrid.attribution.channel_relevance import check_gradients, check_order_options
 from actgrid.errors import OptionError, RunError
 from actgrid.models import load_model
 from actgrid.models.inputs import get_fixed_batch_size
@@ -197,6 +198,9 @@ class Run:
         if (fixed_size := get_fixed_batch_size(network)) is not None:
             processing = replace(self._spec.options, batch_size=fixed_size)
             self._spec = replace(self._spec, options=processing)
+        drawing = self._spec.options.drawing
+        if drawing is not None and check_order_options(drawing):
+            check_gradients(network)
         self.extractor = self._spec.make_extractor(network)
         self._description = self._describe()
         if earlier_run is not None and resume:
@@ -218,6 +222,11 @@ class Run:
     def activity(self) -> str:
         """The activity of the run: ``"drawing"`` or ``"measuring"``."""
         return "measuring" if self._spec.options.drawing is None else "drawing"
+
+    @property
+    def model(self) -> Any:
+        """The model that the images are preprocessed for."""
+        return self.extractor.model
 
     @property
     def loader(self) -> ImageLoader:
@@ -529,6 +538,7 @@ def _check_drawing(drawing: DrawingOptions) -> DrawingOptions:
     The backend ``"auto"`` is replaced by a name: pictures of backends can differ by a level.
     """
     options = cast(DrawingOptions, complete_options(DrawingOptions, drawing))
+    check_order_options(options)
     load_backend(options["backend"])
     if options["backend"] == "auto":
         options["backend"] = find_first_backend()

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from actgrid.attribution.channel_relevance import check_order_options, measure_sample_relevance
 from actgrid.errors import (
     ActgridError,
     DtypeError,
@@ -35,7 +36,8 @@ from actgrid.figures.files import (
 )
 from actgrid.models import Extractor
 from actgrid.models.inputs import get_batch_shape, join_batches
-from actgrid.options import DrawingOptions
+from actgrid.option_groups import pick_options
+from actgrid.options import DrawingOptions, RenderFileOptions
 from actgrid.runs.manifest import Record
 from actgrid.runs.processing import FinishedShard, ProcessingOptions, StageMeter
 from actgrid.runs.sinks import Sink
@@ -301,7 +303,9 @@ class _Pipeline:
         start = time.perf_counter()
         try:
             with self._meter.time_stage("model"):
-                activations = self._extractor(join_batches([image.x for image in images]))
+                x = join_batches([image.x for image in images])
+                activations = self._extractor(x)
+                relevance = self._measure_relevance(x, list(activations))
         except UnusableModelError:
             raise  # the model fails on every image
         except (ModelError, ShapeError, DtypeError) as error:
@@ -318,7 +322,21 @@ class _Pipeline:
         if self._options.drawing is None:
             self._start_measuring(images, activations)
         else:
-            self._start_drawing(images, activations, self._options.drawing)
+            self._start_drawing(images, activations, relevance, self._options.drawing)
+
+    def _measure_relevance(self, x: Any, paths: list[str]) -> dict[str, Array] | None:
+        """Return the relevance of the channels of layers for each image, if they are sorted by it.
+
+        Returns
+        -------
+        dict or None
+            Layer path -> (N, channels); None for another order of the channels.
+        """
+        drawing = self._options.drawing
+        if drawing is None or not check_order_options(drawing):
+            return None
+        target, labels = drawing["target"], drawing["labels"]
+        return measure_sample_relevance(self._extractor.model, x, paths, target, labels)
 
     def _is_needed(self, image: _LoadedImage) -> bool:
         return (
@@ -328,8 +346,13 @@ class _Pipeline:
         )
 
     def _start_drawing(
-        self, images: list[_LoadedImage], activations: dict[str, Array], drawing: DrawingOptions
+        self,
+        images: list[_LoadedImage],
+        activations: dict[str, Array],
+        relevance: dict[str, Array] | None,
+        drawing: DrawingOptions,
     ) -> None:
+        options = pick_options(drawing, RenderFileOptions)
         infos, batch = self._extractor.layers, len(images)
         names = number_files(list(activations), get_picture_suffix(drawing))
         files = dict(zip(activations, names, strict=True))
@@ -345,7 +368,12 @@ class _Pipeline:
                 put: Callable[..., None] | None = put,
             ) -> list[tuple[DrawnLayer, MeasuredLayer | None]]:
                 layers: list[tuple[DrawnLayer, MeasuredLayer | None]] = []
-                pictures = draw_files(infos, group, batch=batch, sample=sample, **drawing)
+                rows = None
+                if relevance is not None:
+                    rows = {path: relevance[path][sample] for path in group}
+                pictures = draw_files(
+                    infos, group, batch=batch, sample=sample, relevance=rows, **options
+                )
                 while True:
                     with self._meter.time_stage("draw"):
                         drawn = next(pictures, None)

@@ -92,9 +92,7 @@ def _list_channels(layer: LayerComparison) -> list[list[Any]]:
         images = layer.get_top_images(channel)
         state = "died" if died[channel] else "revived" if revived[channel] else ""
         values = (layer.difference[channel], relative[channel], correlation[channel])
-        rows.append(
-            [channel, *(_to_json(float(value)) for value in values), state, _name(images)]
-        )
+        rows.append([channel, *(_to_json(float(value)) for value in values), state, _name(images)])
     return rows
 
 

@@ -39,14 +39,10 @@ def compute_alignment_terms(a: Array, b: Array) -> Floats:
     """
     if len(a) < MIN_SAMPLES:
         return np.full(3, np.nan)
-    gram_a, gram_b = _compute_gram_matrix(a), _compute_gram_matrix(b)
-    return np.array(
-        [
-            _estimate_hsic(gram_a, gram_b),
-            _estimate_hsic(gram_a, gram_a),
-            _estimate_hsic(gram_b, gram_b),
-        ]
-    )
+    with np.errstate(invalid="ignore", over="ignore"):  # values that are not finite give NaN
+        grams = _compute_gram_matrix(a), _compute_gram_matrix(b)
+        pairs = ((0, 1), (0, 0), (1, 1))
+        return np.array([_estimate_hsic(grams[first], grams[second]) for first, second in pairs])
 
 
 def compute_alignment(terms: npt.ArrayLike) -> float:
@@ -83,7 +79,7 @@ def _compute_gram_matrix(values: Array) -> Floats:
         flat = flat.astype(np.float32, copy=False)
     # HSIC does not depend on a shift; a large common part would cost precision.
     shifted = flat - flat.mean(0, dtype=flat.dtype)
-    gram = (shifted @ shifted.T).astype(np.float64)
+    gram: Floats = (shifted @ shifted.T).astype(np.float64)
     np.fill_diagonal(gram, 0)
     return gram
 

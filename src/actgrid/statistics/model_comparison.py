@@ -70,6 +70,8 @@ class LayerComparison:
     cka : float
         Linear centered kernel alignment of the outputs of all channels: 1 for outputs that are
         equal up to rotation and scale. NaN for batches of fewer than four images.
+    _top : LayerStats or None
+        Statistics of the absolute difference; None if the outputs differ in shape.
 
     Examples
     --------
@@ -257,26 +259,50 @@ class ModelComparison(Picture):  # numpydoc ignore=PR01
         MissingDependencyError
             If pandas is not installed. Also an ImportError.
         """
+        return import_pandas().DataFrame(self._collect_columns(sort_by))
+
+    def list_channels(self, sort_by: str = "difference") -> list[dict[str, Any]]:
+        """Return the rows of `to_frame` as dicts, without pandas.
+
+        Parameters
+        ----------
+        sort_by : str
+            As for `to_frame`.
+
+        Returns
+        -------
+        list of dict
+            A dict for each channel, worst first.
+        """
+        columns = self._collect_columns(sort_by)
+        rows = zip(*(values.tolist() for values in columns.values()), strict=True)
+        return [dict(zip(columns, row, strict=True)) for row in rows]
+
+    def _collect_columns(self, sort_by: str) -> dict[str, npt.NDArray[Any]]:
+        """Return the columns of `to_frame`."""
         sort_by = check_option(SortOptions, "sort_by", sort_by)
-        pandas = import_pandas()
-        frames = []
+        parts: dict[str, list[npt.NDArray[Any]]] = {}
         for layer in self.layers.values():
-            if len(layer.a.mean) != len(layer.b.mean):
+            count = len(layer.a.mean)
+            if count != len(layer.b.mean):
                 continue
-            columns: dict[str, Any] = {
-                "layer": layer.layer,
-                "channel": np.arange(len(layer.difference)),
+            columns: dict[str, npt.NDArray[Any]] = {
+                "layer": np.full(count, layer.layer, object),
+                "channel": np.arange(count),
                 **{name: getattr(layer, name) for name in _SORT_COLUMNS},
             }
             for name in ("mean", "std", "zero_fraction", "dead"):
-                columns |= {f"{name}_a": getattr(layer.a, name), f"{name}_b": getattr(layer.b, name)}
-            frames.append(pandas.DataFrame({**columns, "cka": layer.cka}))
-        if not frames:
-            return pandas.DataFrame(columns=["layer", "channel", *_SORT_COLUMNS])
-        frame = pandas.concat(frames, ignore_index=True)
-        return frame.sort_values(
-            sort_by, ascending=not _SORT_COLUMNS[sort_by], kind="stable", ignore_index=True
-        )
+                columns[f"{name}_a"] = getattr(layer.a, name)
+                columns[f"{name}_b"] = getattr(layer.b, name)
+            columns["cka"] = np.full(count, layer.cka)
+            for name, values in columns.items():
+                parts.setdefault(name, []).append(values)
+        joined = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+        if not joined:
+            return {name: np.zeros(0) for name in ("layer", "channel", *_SORT_COLUMNS)}
+        keys = joined[sort_by] * (-1 if _SORT_COLUMNS[sort_by] else 1)
+        order = np.argsort(keys, kind="stable")  # NaN last
+        return {name: values[order] for name, values in joined.items()}
 
     def to_layer_frame(self) -> pandas.DataFrame:
         """Convert the comparison to a pandas DataFrame with a row for each layer.
@@ -342,7 +368,7 @@ class ModelComparison(Picture):  # numpydoc ignore=PR01
                 [_compute_median(np.atleast_1d(getattr(layer, name))) for layer in layers.values()],
                 np.float32,
             )
-            colours = np.tile(np.uint8(_COLOURS[name]), (len(values), 1))
+            colours = np.tile(np.array(_COLOURS[name], np.uint8), (len(values), 1))
             panels.append(draw_bars(list(layers), values, colours, note))
         return np.concatenate(panels, 1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from actgrid.models.tracing import find_input_specs
 from actgrid.models.types import LayersLike, ModelLike
 from actgrid.statistics.kernel_alignment import compute_alignment_terms
 
-__all__ = ["A", "ALIGNMENT", "B", "DIFFERENCE", "LayerPair", "ModelPair", "join_input"]
+__all__ = ["ALIGNMENT", "DIFFERENCE", "A", "B", "LayerPair", "ModelPair", "join_input"]
 
 Array = npt.NDArray[Any]
 
@@ -42,7 +43,7 @@ class LayerPair(NamedTuple):
 
     @property
     def has_equal_shapes(self) -> bool:
-        """Whether the outputs can be subtracted."""
+        """Return whether the outputs of both layers have equal shapes and channel axes."""
         return self.a.shape[1:] == self.b.shape[1:] and self.a.channel_axis == self.b.channel_axis
 
     def list_infos(self) -> list[LayerInfo]:
@@ -61,10 +62,16 @@ class LayerPair(NamedTuple):
 class ModelPair:
     """Two models as one `Network` that computes the outputs of corresponding layers.
 
-    Its outputs are, for each pair of layers and the path of the layer in the first model: ``a/PATH``
-    and ``b/PATH``, the outputs in each model; ``difference/PATH``, their absolute difference, if the
-    shapes are equal; ``alignment/PATH``, (N, 3), the terms of the CKA of the batch, equal for each
-    sample. Statistics over images of these outputs are those of a comparison.
+    Its outputs are, for each pair of layers and the path of the layer in the first model:
+
+    ``a/PATH``, ``b/PATH``
+        The outputs in each model.
+    ``difference/PATH``
+        The absolute difference of the outputs, if their shapes are equal.
+    ``alignment/PATH``
+        (N, 3): the terms of the CKA of the batch, equal for each sample.
+
+    Statistics of these outputs over images are those of a comparison.
 
     Parameters
     ----------
@@ -74,13 +81,23 @@ class ModelPair:
         The layers of the first model, see `actgrid.Extractor`; or a dict from layer paths of the
         first model to those of the second. None: all layers with outputs that can be drawn,
         if the second model has a layer of the same path.
+    names
+        Names of the models. None: the names of their files, or the names of the models.
     """
 
     inputs: Sequence[InputInfo] = ()
     outputs: Sequence[str] = ()
 
-    def __init__(self, a: ModelLike, b: ModelLike, layers: LayersLike | Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        a: ModelLike,
+        b: ModelLike,
+        layers: LayersLike | Mapping[str, str] = None,
+        names: tuple[str, str] | None = None,
+    ) -> None:
         self.a, self.b = load_model(a), load_model(b)
+        name, other = names or (_name_model(a, self.a), _name_model(b, self.b))
+        self.names = (name, other) if name != other else (f"{name} (a)", f"{other} (b)")
         if isinstance(layers, Mapping) and not layers:
             raise OptionError("layers must name at least one layer: got {}")
         self._layers = layers
@@ -89,7 +106,7 @@ class ModelPair:
     @property
     def name(self) -> str:
         """Names of both models."""
-        return f"{get_network(self.a).name} and {get_network(self.b).name}"
+        return " and ".join(self.names)
 
     @property
     def pairs(self) -> list[LayerPair]:
@@ -145,7 +162,8 @@ class ModelPair:
             path, (a, b) = pair.a.path, map(_convert, values)
             outputs |= {A + path: a, B + path: b}
             if pair.has_equal_shapes and a.shape[1:] == b.shape[1:]:
-                difference = np.subtract(a, b)
+                with np.errstate(invalid="ignore", over="ignore"):
+                    difference = np.subtract(a, b)
                 outputs[DIFFERENCE + path] = np.abs(difference, out=difference)
             terms = np.full(3, np.nan)
             if len(a) == len(b) == batch:
@@ -244,6 +262,12 @@ class ModelPair:
             return infos | self._trace(model, None, inputs)
         except LayerError:  # no layer has a spatial output
             return infos
+
+
+def _name_model(spec: ModelLike, model: Any) -> str:
+    """Return the name of the file of a model, or the name of the model."""
+    is_path = isinstance(spec, (str, Path))
+    return Path(spec).name if is_path else str(get_network(model).name)  # type: ignore[arg-type]
 
 
 def join_input(a: Any, b: Any) -> dict[str, Any]:

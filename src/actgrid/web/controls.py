@@ -7,6 +7,7 @@ from typing import Any
 from actgrid.option_groups import Option, get_options
 from actgrid.option_types import Channels, Choice, Normalize
 from actgrid.options import GridOptions, OverlayOptions, TargetOptions
+from actgrid.rendering import ORDERS, RELEVANCE
 
 __all__ = ["COLORMAPS", "describe_controls"]
 
@@ -26,7 +27,7 @@ def describe_controls(methods: list[str]) -> dict[str, dict[str, dict[str, Any]]
     Parameters
     ----------
     methods
-        Names of the attribution methods that the page offers.
+        Names of the attribution methods that the page offers; empty for a model without classes.
 
     Returns
     -------
@@ -34,7 +35,8 @@ def describe_controls(methods: list[str]) -> dict[str, dict[str, dict[str, Any]]
         Panel ("layer" or "heatmap") -> option name -> description of the control.
     """
     grid, heatmap = get_options(GridOptions), get_options(TargetOptions, OverlayOptions)
-    choices = {"cmap": list(COLORMAPS), "method": methods}
+    orders = [*ORDERS, *([RELEVANCE] if methods else [])]
+    choices = {"cmap": list(COLORMAPS), "method": methods, "order": orders}
     return {
         "layer": {name: _describe_control(grid[name], choices.get(name)) for name in _LAYER},
         "heatmap": {name: _describe_control(heatmap[name], choices.get(name)) for name in _HEATMAP},

@@ -22,6 +22,7 @@ from actgrid.models.types import LayersLike, ModelLike
 from actgrid.option_groups import pick_options, takes_options
 from actgrid.options import ExportOptions, ViewerImageOptions
 from actgrid.progress import show_progress
+from actgrid.rendering import ORDERS
 from actgrid.web.images import ImageStore
 from actgrid.web.page_files import read_page_files
 from actgrid.web.samples import make_reader
@@ -111,7 +112,7 @@ def export_site(
             node | {"is_drawable": node["path"] in drawable_paths} for node in model_info["nodes"]
         ],
         "controls": _restrict_controls(
-            model_info["controls"], normalize=normalizations, scope=scopes
+            model_info["controls"], normalize=normalizations, scope=scopes, order=list(ORDERS)
         ),
         "methods": [method for method in model_info["methods"] if method["name"] in methods],
         "targets": False,

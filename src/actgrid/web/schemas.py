@@ -23,6 +23,7 @@ __all__ = [
     "Model",
     "Problem",
     "Progress",
+    "Relevance",
 ]
 
 Kind = Literal["image", "volume", "sequence", "dense", "attention", "heads"]
@@ -158,6 +159,15 @@ class Difference(Layer):
         "difference.png stand for -limit and limit."
     )
     cmap: str = Field(description="Recommended colormap.")
+
+
+class Relevance(BaseModel):
+    """JSON response with the contribution of the channels of a layer to the score of a class."""
+
+    path: str
+    relevance: Numbers = Field(
+        description="Sum over the positions of the activation times the gradient of the score."
+    )
 
 
 class LayerSummary(BaseModel):

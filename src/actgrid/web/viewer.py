@@ -16,6 +16,7 @@ from typing import Any, TypeVar, Unpack
 import numpy as np
 import numpy.typing as npt
 
+from actgrid.attribution.channel_relevance import check_order_options
 from actgrid.encoding import encode, encode_png, make_blank_levels
 from actgrid.errors import ModelError, NotFoundError
 from actgrid.evaluation.comparison import DEFAULT_METHODS
@@ -23,9 +24,10 @@ from actgrid.models import LayerInfo, load_model
 from actgrid.models.drawing import draw_layer
 from actgrid.models.types import ModelLike
 from actgrid.option_checks import read_normalize, resolve_thread_count
-from actgrid.option_groups import check_option, complete_options, takes_options
-from actgrid.options import GridOptions, ViewerImageOptions
+from actgrid.option_groups import check_option, complete_options, pick_options, takes_options
+from actgrid.options import GridOptions, LayerGridOptions, ViewerImageOptions
 from actgrid.rendering import palette
+from actgrid.rendering.draw import sort_channels
 from actgrid.rendering.normalize import parse_normalize
 from actgrid.statistics import DatasetStats
 from actgrid.web.ablation import Ablation
@@ -45,10 +47,12 @@ from actgrid.web.layers import (
     draw_kernel,
     draw_levels,
     rank_classes,
+    round_for_json,
     summarize_layer,
 )
 from actgrid.web.maximized import MaximizedImages
 from actgrid.web.model_comparison import ModelComparison, describe_difference, draw_difference
+from actgrid.web.relevance import ChannelRelevance
 from actgrid.web.viewed import ViewedModel
 
 __all__ = ["Viewer"]
@@ -137,6 +141,7 @@ class Viewer:
             options["batch_size"],
         )
         self._ablation = Ablation(self._engine, self._viewed)
+        self._relevance = ChannelRelevance(self._engine, self._viewed, images, self._computations)
         self._attention = AttentionResources(
             self._engine, self._viewed, images, self._cache, self._threads
         )
@@ -407,13 +412,33 @@ class Viewer:
         """Return a histogram of each channel of a layer for an image, for JSON."""
         return await self._compute_from_layer("histograms", image, layer, compute_histograms)
 
+    async def get_relevance(
+        self, image: str, layer: int, target: int | str | None
+    ) -> dict[str, Any]:
+        """Return the relevance of the channels of a layer for a class, for JSON.
+
+        Parameters
+        ----------
+        target
+            Index or name of a class; None: the predicted class.
+
+        Raises
+        ------
+        NotFoundError
+            If the image or layer does not exist, or the model has no classes. Also a LookupError.
+        TargetError
+            If there is no such class. Also a ValueError.
+        """
+        relevance = await self._relevance.get(image, layer, target)
+        return {"path": self._viewed.infos[layer].path, "relevance": round_for_json(relevance)}
+
     async def render_layer(self, image: str, layer: int, options: Mapping[str, Any]) -> bytes:
         """Return the channels of a layer for an image, drawn as a grid, as a PNG file.
 
         Parameters
         ----------
         options
-            Options of `actgrid.render`, see `actgrid.options.GridOptions`.
+            Options of `actgrid.render_model`, see `actgrid.options.LayerGridOptions`.
 
         Raises
         ------
@@ -421,7 +446,11 @@ class Viewer:
             If an option is invalid, or the picture would have more than 67,108,864 pixels. Also a
             ValueError.
         """
-        complete = complete_options(GridOptions, options)
+        checked = complete_options(LayerGridOptions, options)
+        complete = pick_options(checked, GridOptions)
+        if check_order_options(checked):
+            relevance = await self._relevance.get(image, layer, checked["target"])
+            complete["order"] = sort_channels(relevance).tolist()
 
         def compute(info: LayerInfo, activation: Array) -> bytes:
             check_size(info, activation, complete)

@@ -170,3 +170,38 @@ def test_model_from_module_in_current_folder(photo: Path, tmp_path: Path) -> Non
     # Neither TensorFlow's messages nor a progress bar are printed to a pipe.
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "out" / "cat" / "stats.json").exists()
+
+
+def test_channels_are_sorted_by_their_contribution_to_a_class(
+    run: Run, model_file: Path, photo: Path, tmp_path: Path
+) -> None:
+    labels = tmp_path / "labels.txt"
+    labels.write_text("cat\ndog\nbird\nfish\n")
+    options = ["--order", "relevance", "--target", "bird", "--labels", labels]
+    result = run("render", model_file, photo, "-o", tmp_path, *options)
+    assert result.code == 0, result
+    model = actgrid.load_model(model_file)
+    expected = actgrid.measure_channel_relevance(model, photo, target=2)
+    grids = actgrid.render_model(model, photo, order="relevance", target=2)
+    for layer in read_stats(tmp_path / "cat")["layers"]:
+        (relevance,) = expected[layer["path"]]
+        np.testing.assert_allclose(layer["relevance"], relevance, rtol=1e-4, atol=1e-6)
+        with Image.open(tmp_path / "cat" / layer["file"]) as picture:
+            np.testing.assert_array_equal(np.asarray(picture), grids[layer["path"]].levels)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--target", 2], "target is only used with order='relevance': got order='index'"),
+        (["--order", "relevance", "--target", "cat"], "the names of the model's classes are not"),
+        (["--order", "relevance", "--target", 4], "there is no class 4: the model has 4, 0 to 3"),
+        (["--order", "relevance", "--target", "size=1"], "size"),
+    ],
+)
+def test_invalid_targets_end_the_command(
+    run: Run, model_file: Path, photo: Path, tmp_path: Path, options: list[Any], message: str
+) -> None:
+    result = run("render", model_file, photo, "-o", tmp_path, *options)
+    assert result.code != 0
+    assert message in result.err

@@ -28,6 +28,7 @@ declare global {
     type Model = Schemas["Model"];
     type Node = Schemas["Node"];
     type Progress = Schemas["Progress"];
+    type Relevance = Schemas["Relevance"];
     type Score = Schemas["Score"];
     type Tiles = Schemas["Tiles"];
     type TokenGrid = Schemas["TokenGrid"];

@@ -15,6 +15,7 @@ from actgrid.options import (
     LayerOptions,
     ModelOptions,
     RayOptions,
+    RelevanceOptions,
     SinkOptions,
     StatisticsOptions,
     StreamOptions,
@@ -27,6 +28,7 @@ from actgrid.options import (
     DestinationOptions,
     LayerOptions,
     GridOptions,
+    RelevanceOptions,
     FileOptions,
     SinkOptions,
     StatisticsOptions,
@@ -46,7 +48,10 @@ def render(model: Model, images: ListedImages, options: Options) -> None:
     OUTPUT/manifest.jsonl has a line for each image, and OUTPUT/run.json describes the run. The exit
     code is 1 if images failed.
     """
+    from actgrid.cli.explaining import rephrase_target_errors
     from actgrid.cli.running import finish_run, start_run
 
     top = options["top"] if options["statistics"] else None
-    finish_run(start_run(model, images, options, is_drawn=True, top=top), options)
+    run = start_run(model, images, options, is_drawn=True, top=top)
+    with rephrase_target_errors():
+        finish_run(run, options)

@@ -14,9 +14,10 @@ import numpy.typing as npt
 from actgrid.attribution.batches import ExplainedBatch
 from actgrid.attribution.requests import prepare_request
 from actgrid.compat.tf_keras_vis.utils import listify, normalize
-from actgrid.errors import ActgridError, OptionError, ShapeError
+from actgrid.errors import ActgridError, ModelError, OptionError, ShapeError
 from actgrid.models import load_model
-from actgrid.models.frameworks import keras, tensorflow
+from actgrid.models.copying import copy_model
+from actgrid.models.frameworks import tensorflow
 from actgrid.models.inputs import prepare_inputs
 from actgrid.models.model_errors import summarize_error
 
@@ -260,11 +261,9 @@ class ModelVisualization(ABC):
 
 def _copy_model(model: Any) -> Any:
     try:
-        copy = keras().models.clone_model(model)
-        copy.set_weights(model.get_weights())
-    except (ValueError, NotImplementedError, TypeError) as error:
-        raise OptionError(f"the model {model.name!r} cannot be copied: pass clone=False") from error
-    return copy
+        return copy_model(model)
+    except ModelError as error:
+        raise OptionError(f"{error}: pass clone=False") from error
 
 
 def check_inference(training: bool) -> None:

@@ -12,7 +12,7 @@ import { formatStatistics } from "./layer.js";
 import { chooseColumns, Grid } from "./levels.js";
 import { explainMarks, findMarks } from "./marks.js";
 import { createFilledCanvas, drawText, saveCanvas } from "./save.js";
-import { fetchLayer, listChannels } from "./side.js";
+import { fetchLayer, getLayerKey, listChannels } from "./side.js";
 import { getState, updateState } from "./state.js";
 import { getSwitchedOff, toggleChannel } from "./switches.js";
 
@@ -133,7 +133,7 @@ export class ChannelView {
     this.layer = layer;
     this.showHeading(state);
     if (isOpening) this.title.focus({ preventScroll: true });
-    const key = [state.image, layer, state.normalize, state.scope].join("|");
+    const key = getLayerKey(state.image, layer, state);
     this.layerTask.run(key, async (signal) => {
       byId("channel").classList.add("busy");
       const [loaded, picture] = await Promise.all([

@@ -293,6 +293,9 @@ export const paths = {
     `api/images/${image}/layers/${layer}/${encodeURIComponent(normalize)}/${scope}.json`,
   /** @type {(image: ImageId, layer: number, kind: string) => string} */
   difference: (image, layer, kind) => `api/images/${image}/layers/${layer}/difference.${kind}`,
+  /** @type {(image: ImageId, layer: number, target: string) => string} */
+  relevance: (image, layer, target) =>
+    `api/images/${image}/layers/${layer}/relevance/${encodeURIComponent(target)}.json`,
   /** @type {(image: ImageId, layer: number) => string} */
   histograms: (image, layer) => `api/images/${image}/layers/${layer}/histograms.json`,
   /** @type {(image: ImageId, layer: number, kind: string) => string} */

@@ -11,7 +11,7 @@ import { NO_IMAGES } from "./images.js";
 import { findMarks } from "./marks.js";
 import { formatLimits, parseLimits } from "./model.js";
 import { joinPictures, saveCanvas } from "./save.js";
-import { fetchLayer, GridSide, listChannels } from "./side.js";
+import { fetchLayer, getLayerKey, GridSide, listChannels } from "./side.js";
 import { getState, updateState } from "./state.js";
 import { getSwitchedOff } from "./switches.js";
 
@@ -195,8 +195,8 @@ export class LayerView {
    * @param {number} layer
    */
   load(side, state, image, layer) {
-    const key = [this.model.nodes[layer].path, image, state.normalize, state.scope].join("|");
-    side.load(key, layer, (signal) => fetchLayer(image, layer, state, signal));
+    const shown = [this.model.nodes[layer].path, image, state.normalize, state.scope].join("|");
+    side.load(getLayerKey(image, layer, state), shown, layer, (signal) => fetchLayer(image, layer, state, signal));
   }
 
   /** Show a layer that has been loaded. */

@@ -11,15 +11,13 @@ import { formatStatistics } from "./layer.js";
 import { findMarks } from "./marks.js";
 import { formatLimits, parseLimits } from "./model.js";
 import { joinPictures, saveCanvas } from "./save.js";
-import { fetchLayer, GridSide, listChannels, sortByValue } from "./side.js";
+import { fetchLayer, getLayerKey, GridSide, listChannels, sortByValue } from "./side.js";
 import { getState, updateState } from "./state.js";
 
 /** @import { Images } from "./images.js" */
 /** @import { Model } from "./model.js" */
 /** @import { Owner } from "./side.js" */
 /** @import { State, Viewport } from "./state.js" */
-
-/** @typedef {{normalize: string, scope: string}} Scale */
 
 export class ModelsView {
   /**
@@ -144,9 +142,9 @@ export class ModelsView {
   load(side, state, layer, otherLayer) {
     const { image, normalize, scope } = state;
     if (!image) return;
-    const key = [this.model.nodes[layer].path, image, normalize, scope].join("|");
+    const shown = [this.model.nodes[layer].path, image, normalize, scope].join("|");
     const isOther = side === this.sides[1];
-    side.load(key, layer, async (signal) => {
+    side.load(getLayerKey(image, layer, state), shown, layer, async (signal) => {
       const scale = otherLayer === null ? state
         : await this.findScale(state, layer, otherLayer, signal);
       const index = isOther && otherLayer !== null ? otherLayer : layer;
@@ -161,9 +159,10 @@ export class ModelsView {
    * @param {number} layer
    * @param {number} otherLayer
    * @param {AbortSignal} signal
-   * @returns {Promise<Scale>}
+   * @returns {Promise<State>}
    */
-  async findScale({ image, normalize, scope }, layer, otherLayer, signal) {
+  async findScale(state, layer, otherLayer, signal) {
+    const { image, normalize, scope } = state;
     const paths = [data.paths.range(image, layer, normalize, scope),
       data.getOtherPath(data.paths.range(image, otherLayer, normalize, scope))];
     /** @type {Api.ColorRange[]} */
@@ -173,7 +172,7 @@ export class ModelsView {
       Math.max(...ranges.map((range) => range.high[0] ?? -Infinity))];
     const isShared = ranges.every((range) => range.low.length === 1) && low < high
       && Number.isFinite(high - low);
-    return { scope, normalize: isShared ? formatLimits(name, low, high) : normalize };
+    return { ...state, normalize: isShared ? formatLimits(name, low, high) : normalize };
   }
 
   /**
@@ -190,7 +189,8 @@ export class ModelsView {
       side.explain(`There is no difference, because the shapes differ: ${shapes.join(" and ")}.`);
       return;
     }
-    side.load([this.model.nodes[layer].path, image].join("|"), layer, async (signal) => {
+    const key = [this.model.nodes[layer].path, image].join("|");
+    side.load(key, key, layer, async (signal) => {
       const [about, levels] = await Promise.all([
         data.loadJson(data.paths.difference(image, layer, "json"), signal),
         data.loadLevels(data.paths.difference(image, layer, "png"), signal),

@@ -2,7 +2,7 @@
 
 import { ColourBar } from "./bar.js";
 import * as data from "./data.js";
-import { announce, definitionList, div, make, showNote, span } from "./dom.js";
+import { announce, definitionList, div, formatNumber, make, showNote, span } from "./dom.js";
 import { Grid } from "./levels.js";
 import { explainMarks, getMeaning } from "./marks.js";
 import { Stage } from "./stage.js";
@@ -11,9 +11,11 @@ import { Stage } from "./stage.js";
 /** @import { Mark } from "./marks.js" */
 /** @import { State, Viewport } from "./state.js" */
 
+/** @typedef {Api.Layer & {relevance?: Api.Relevance["relevance"]}} AboutLayer */
+
 /**
  * @typedef {object} LoadedLayer
- * @property {Api.Layer} about
+ * @property {AboutLayer} about
  * @property {Levels} levels
  * @property {Api.ColorRange} range
  * @property {number} layer
@@ -27,7 +29,7 @@ const STATISTICS = { mean: "mean", std: "std", max: "max", zeros: "zero_fraction
 
 /**
  * Return the channels to show (all, dead or live), in the same order as in actgrid.render.
- * @param {Api.Layer} about
+ * @param {AboutLayer} about
  * @param {number} count
  * @param {Pick<State, "order" | "show">} state
  */
@@ -36,8 +38,8 @@ export function listChannels(about, count, { order, show }) {
   const channels = Array.from({ length: count }, (_, channel) => channel)
     .filter((channel) => show === "all" || dead.has(channel) === (show === "dead"));
   const statistic = STATISTICS[order];
-  if (!statistic) return channels;
-  return sortByValue(channels, about.stats[statistic]);
+  const values = order === "relevance" ? about.relevance : statistic && about.stats[statistic];
+  return values ? sortByValue(channels, values) : channels;
 }
 
 /**
@@ -52,23 +54,36 @@ export function sortByValue(channels, values) {
 }
 
 /**
+ * Return a key that is equal for states in which the same data of a layer are shown.
+ * @param {string} image
+ * @param {number} layer
+ * @param {State} state
+ */
+export function getLayerKey(image, layer, { normalize, scope, order, target }) {
+  return [image, layer, normalize, scope, order === "relevance" && target].join("|");
+}
+
+/**
  * Load the description and the levels of a layer for an image.
  * @param {string} image
  * @param {number} layer
- * @param {Pick<State, "normalize" | "scope">} state
+ * @param {Pick<State, "normalize" | "scope" | "order" | "target">} state
  * @param {AbortSignal} signal
  * @param {boolean} [isOther] Whether the layer is one of the second model.
  * @returns {Promise<LoadedLayer>}
  */
-export async function fetchLayer(image, layer, { normalize, scope }, signal, isOther = false) {
+export async function fetchLayer(image, layer, state, signal, isOther = false) {
+  const { normalize, scope, order, target } = state;
   /** @param {string} path */
   const getPath = (path) => (isOther ? data.getOtherPath(path) : path);
-  const [about, levels, range] = await Promise.all([
+  const [about, levels, range, ranking] = await Promise.all([
     data.loadJson(getPath(data.paths.layer(image, layer)), signal),
     data.loadLevels(getPath(data.paths.levels(image, layer, normalize, scope)), signal),
     data.loadJson(getPath(data.paths.range(image, layer, normalize, scope)), signal),
+    order === "relevance" && !isOther
+      ? data.loadJson(data.paths.relevance(image, layer, target), signal) : null,
   ]);
-  return { about, levels, range, layer, image };
+  return { about: { ...about, relevance: ranking?.relevance }, levels, range, layer, image };
 }
 
 /**
@@ -119,17 +134,18 @@ export class GridSide {
   /**
    * Load a layer, unless it is loaded.
    * @param {string} key
+   * @param {string} shown Text of the data attribute of the canvas once the layer is drawn.
    * @param {number} layer
    * @param {(signal: AbortSignal) => Promise<LoadedLayer>} fetch
    */
-  load(key, layer, fetch) {
+  load(key, shown, layer, fetch) {
     this.task.run(key, async (signal) => {
       if (this.loaded?.layer !== layer) this.clear();
       // Quick responses show no loading indicator, which would flicker.
       const timer = setTimeout(() => this.element.classList.add("loading"), 120);
       signal.addEventListener("abort", () => clearTimeout(timer));
       try {
-        this.loaded = { ...await fetch(signal), shown: key };
+        this.loaded = { ...await fetch(signal), shown };
       } finally {
         clearTimeout(timer);
         if (!signal.aborted) this.element.classList.remove("loading");
@@ -201,10 +217,11 @@ export class GridSide {
     this.tip.hidden = cell === null || !point || !grid || !this.loaded;
     if (cell === null || !point || !grid || !this.loaded) return;
     const channel = grid.getChannel(cell);
-    const { stats, tiles } = this.loaded.about;
+    const { relevance, stats, tiles } = this.loaded.about;
     const title = this.owner.formatTitle(channel);
     const slice = tiles.slices > 1 ? `, slice ${cell % tiles.slices}` : "";
     const lines = this.owner.formatLines(stats, channel);
+    if (relevance) lines.push(["relevance", formatNumber(relevance[channel])]);
     this.tip.replaceChildren(make("b", {}, title + slice), definitionList(lines));
     const mark = this.stage.marks.get(channel);
     if (mark) this.tip.append(make("p", { class: "dead" }, ...explainMarks([mark])));

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Response
@@ -10,7 +9,15 @@ from fastapi import APIRouter, Path, Query, Response
 from actgrid.option_groups import get_options
 from actgrid.options import TargetOptions
 from actgrid.web import schemas
-from actgrid.web.routes.responses import PNG, Image, describe_picture, json_response
+from actgrid.web.routes.responses import (
+    PNG,
+    Image,
+    Target,
+    describe_picture,
+    json_response,
+    parse_index,
+    parse_target,
+)
 from actgrid.web.viewer import Viewer
 
 __all__ = ["add_routes"]
@@ -25,15 +32,6 @@ Method = Annotated[
         examples=["gradcam"],
     ),
 ]
-Target = Annotated[
-    str,
-    Path(
-        min_length=1,
-        max_length=200,
-        description=f"{_OPTIONS['target'].help} `predicted`: {_OPTIONS['target'].none}.",
-        examples=["predicted"],
-    ),
-]
 LayerQuery = Annotated[
     str | None,
     Query(
@@ -46,19 +44,16 @@ LayerQuery = Annotated[
 ]
 
 
-def add_routes(app: APIRouter, viewer: Viewer) -> None:
+def add_routes(router: APIRouter, viewer: Viewer) -> None:
     """Add the routes that compute and serve heatmaps to a router."""
 
-    def parse_target(target: str) -> int | str | None:
-        return None if target == "predicted" else _parse_index(target)
-
     def parse_layer(layer: str | None) -> int | str | None:
-        return None if layer is None else _parse_index(layer)
+        return None if layer is None else parse_index(layer)
 
     # The target is a path parameter, because names of classes may contain slashes.
     prefix = "/images/{image}/heatmaps/{method}/{target:path}"
 
-    @app.get(f"{prefix}/progress.json", response_model=schemas.Progress, tags=["heatmaps"])
+    @router.get(f"{prefix}/progress.json", response_model=schemas.Progress, tags=["heatmaps"])
     async def get_heatmap_progress(
         image: Image, method: Method, target: Target, layer: LayerQuery = None
     ) -> Any:
@@ -69,7 +64,7 @@ def add_routes(app: APIRouter, viewer: Viewer) -> None:
 
     scores_prefix = "/images/{image}/scores/{method}/{target:path}"
 
-    @app.get(f"{scores_prefix}/progress.json", response_model=schemas.Progress, tags=["heatmaps"])
+    @router.get(f"{scores_prefix}/progress.json", response_model=schemas.Progress, tags=["heatmaps"])
     async def get_scores_progress(
         image: Image, method: Method, target: Target, layer: LayerQuery = None
     ) -> Any:
@@ -78,7 +73,7 @@ def add_routes(app: APIRouter, viewer: Viewer) -> None:
             viewer.get_scores_progress(image, method, parse_target(target), parse_layer(layer))
         )
 
-    @app.get(f"{scores_prefix}.json", response_model=schemas.Scores, tags=["heatmaps"])
+    @router.get(f"{scores_prefix}.json", response_model=schemas.Scores, tags=["heatmaps"])
     async def get_scores(
         image: Image, method: Method, target: Target, layer: LayerQuery = None
     ) -> Any:
@@ -87,7 +82,7 @@ def add_routes(app: APIRouter, viewer: Viewer) -> None:
             await viewer.get_scores(image, method, parse_target(target), parse_layer(layer))
         )
 
-    @app.get(f"{prefix}.json", response_model=schemas.Heatmap, tags=["heatmaps"])
+    @router.get(f"{prefix}.json", response_model=schemas.Heatmap, tags=["heatmaps"])
     async def get_heatmap(
         image: Image, method: Method, target: Target, layer: LayerQuery = None
     ) -> Any:
@@ -96,7 +91,7 @@ def add_routes(app: APIRouter, viewer: Viewer) -> None:
             await viewer.get_heatmap(image, method, parse_target(target), parse_layer(layer))
         )
 
-    @app.get(
+    @router.get(
         f"{prefix}.png",
         tags=["heatmaps"],
         **describe_picture("A grayscale picture in the size of `picture.png`."),
@@ -109,8 +104,3 @@ def add_routes(app: APIRouter, viewer: Viewer) -> None:
             image, method, parse_target(target), parse_layer(layer)
         )
         return Response(png, media_type=PNG)
-
-
-def _parse_index(text: str) -> int | str:
-    """Convert a text of one to nine digits to an integer; keep other texts unchanged."""
-    return int(text) if re.fullmatch("[0-9]{1,9}", text) else text

@@ -21,10 +21,10 @@ _MAX_UPLOADS = 8
 _MAX_UPLOAD_SECONDS = 120
 
 
-def add_routes(app: APIRouter, viewer: Viewer) -> None:
+def add_routes(router: APIRouter, viewer: Viewer) -> None:
     """Add the routes that serve pictures and classes of images to a router."""
 
-    @app.get(
+    @router.get(
         "/images/{image}/thumbnail.jpg",
         tags=["images"],
         **describe_picture("A picture of at most 128 x 128 pixels.", "image/jpeg"),
@@ -33,7 +33,7 @@ def add_routes(app: APIRouter, viewer: Viewer) -> None:
         """Return the thumbnail of an image."""
         return Response(await viewer.get_thumbnail(image), media_type="image/jpeg")
 
-    @app.get(
+    @router.get(
         "/images/{image}/picture.png",
         tags=["images"],
         **describe_picture("An RGB picture in the size of the model's input."),
@@ -42,12 +42,12 @@ def add_routes(app: APIRouter, viewer: Viewer) -> None:
         """Return an image as the model receives it, cropped and resized."""
         return Response(await viewer.get_picture(image), media_type=PNG)
 
-    @app.get("/images/{image}/classes.json", response_model=schemas.Classes, tags=["images"])
+    @router.get("/images/{image}/classes.json", response_model=schemas.Classes, tags=["images"])
     async def get_classes(image: Image) -> Any:
         """Return the five classes with the highest scores for an image."""
         return json_response(await viewer.get_classes(image))
 
-    @app.get("/images/{image}/ablation.json", response_model=schemas.Ablation, tags=["images"])
+    @router.get("/images/{image}/ablation.json", response_model=schemas.Ablation, tags=["images"])
     async def get_ablation(
         image: Image,
         channels: Annotated[
@@ -64,11 +64,11 @@ def add_routes(app: APIRouter, viewer: Viewer) -> None:
         return json_response(await viewer.get_ablation(image, channels))
 
 
-def add_list_routes(app: APIRouter, viewer: Viewer) -> None:
+def add_list_routes(router: APIRouter, viewer: Viewer) -> None:
     """Add the routes that list, upload and delete images to a router."""
     uploads = asyncio.Semaphore(_MAX_UPLOADS)
 
-    @app.get("/images.json", response_model=schemas.Images, tags=["images"])
+    @router.get("/images.json", response_model=schemas.Images, tags=["images"])
     async def list_images(
         offset: Annotated[int, Query(ge=0, le=2**53)] = 0,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
@@ -77,7 +77,7 @@ def add_list_routes(app: APIRouter, viewer: Viewer) -> None:
         page = viewer.images.list_images(offset, limit)
         return json_response({"total": len(viewer.images), "images": list(map(_describe, page))})
 
-    @app.post(
+    @router.post(
         "/images",
         status_code=201,
         response_model=schemas.Image,
@@ -124,7 +124,7 @@ def add_list_routes(app: APIRouter, viewer: Viewer) -> None:
             image = await asyncio.to_thread(viewer.images.add, upload.data, image_name)
         return json_response(_describe(image), 201)
 
-    @app.delete(
+    @router.delete(
         "/images/{image}",
         status_code=204,
         response_class=Response,

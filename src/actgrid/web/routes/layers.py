@@ -6,7 +6,8 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from actgrid.options import GridOptions
+from actgrid.option_groups import get_options
+from actgrid.options import GridOptions, LayerGridOptions
 from actgrid.web import schemas
 from actgrid.web.parameters import takes_path, takes_query
 from actgrid.web.routes.responses import (
@@ -14,23 +15,25 @@ from actgrid.web.routes.responses import (
     PNG,
     Image,
     Layer,
+    Target,
     describe_picture,
     json_response,
+    parse_target,
 )
 from actgrid.web.viewer import Viewer
 
 __all__ = ["add_routes"]
 
 
-def add_routes(app: APIRouter, viewer: Viewer) -> None:
+def add_routes(router: APIRouter, viewer: Viewer) -> None:
     """Add the routes that serve activations of layers to a router."""
 
-    @app.get("/images/{image}/layers.json", response_model=schemas.Layers, tags=["activations"])
+    @router.get("/images/{image}/layers.json", response_model=schemas.Layers, tags=["activations"])
     async def get_layers(image: Image) -> Any:
         """Return the number of dead channels, minimum, maximum and mean of each layer."""
         return json_response(await viewer.get_layers(image))
 
-    @app.get(
+    @router.get(
         "/images/{image}/layers.png",
         tags=["activations"],
         **describe_picture("A grayscale picture; layers.json describes the layout."),
@@ -39,7 +42,7 @@ def add_routes(app: APIRouter, viewer: Viewer) -> None:
         """Return thumbnails of all layers in one picture."""
         return Response(await viewer.get_layers_sprite(image), media_type=PNG)
 
-    @app.get(
+    @router.get(
         "/images/{image}/layers/{layer}.json",
         response_model=schemas.Layer,
         tags=["activations"],
@@ -48,17 +51,29 @@ def add_routes(app: APIRouter, viewer: Viewer) -> None:
         """Return the statistics of each channel of a layer, and the layout of its tiles."""
         return json_response(await viewer.get_layer(image, layer))
 
-    @app.get(
+    @router.get(
         "/images/{image}/layers/{layer}.png",
         tags=["activations"],
         **describe_picture("An indexed picture; a grayscale picture for `cmap=gray`."),
     )
-    @takes_query(GridOptions)
+    @takes_query(LayerGridOptions, *get_options(GridOptions), "target")
     async def render_layer(image: Image, layer: Layer, options: Any) -> Response:
-        """Return a grid of a layer's channels, with the options of `actgrid.render`."""
-        return Response(await viewer.render_layer(image, layer, options), media_type=PNG)
+        """Return a grid of a layer's channels, with the options of `actgrid.render_model`."""
+        target = parse_target(options["target"] or "predicted")
+        png = await viewer.render_layer(image, layer, options | {"target": target})
+        return Response(png, media_type=PNG)
 
-    @app.get(
+    # The target is a path parameter, because names of classes may contain slashes.
+    @router.get(
+        "/images/{image}/layers/{layer}/relevance/{target:path}.json",
+        response_model=schemas.Relevance,
+        tags=["activations"],
+    )
+    async def get_relevance(image: Image, layer: Layer, target: Target) -> Any:
+        """Return the contribution of each channel of a layer to the score of a class."""
+        return json_response(await viewer.get_relevance(image, layer, parse_target(target)))
+
+    @router.get(
         "/images/{image}/layers/{layer}/histograms.json",
         response_model=schemas.Histograms,
         tags=["activations"],
@@ -67,7 +82,7 @@ def add_routes(app: APIRouter, viewer: Viewer) -> None:
         """Return a histogram of each channel of a layer."""
         return json_response(await viewer.get_histograms(image, layer))
 
-    @app.get(
+    @router.get(
         "/images/{image}/layers/{layer}/difference.json",
         response_model=schemas.Difference,
         tags=["activations"],
@@ -76,7 +91,7 @@ def add_routes(app: APIRouter, viewer: Viewer) -> None:
         """Return the largest difference between two models in each channel of a layer."""
         return json_response(await viewer.get_difference(image, layer))
 
-    @app.get(
+    @router.get(
         "/images/{image}/layers/{layer}/difference.png",
         tags=["activations"],
         **describe_picture("A grayscale picture of the difference; level 128 is zero."),
@@ -85,7 +100,7 @@ def add_routes(app: APIRouter, viewer: Viewer) -> None:
         """Return the activation of the model minus that of the second model."""
         return Response(await viewer.get_difference_levels(image, layer), media_type=PNG)
 
-    @app.get(
+    @router.get(
         "/images/{image}/layers/{layer}/attention.json",
         response_model=schemas.Attention,
         tags=["activations"],
@@ -94,7 +109,7 @@ def add_routes(app: APIRouter, viewer: Viewer) -> None:
         """Return the heads, queries and keys of a layer's attention."""
         return json_response(await viewer.get_attention(image, layer))
 
-    @app.get(
+    @router.get(
         "/images/{image}/layers/{layer}/attention.bin",
         tags=["activations"],
         **describe_picture(
@@ -107,7 +122,7 @@ def add_routes(app: APIRouter, viewer: Viewer) -> None:
         """Return the attention weights of a layer, quantized to 8 bits."""
         return Response(await viewer.get_attention_levels(image, layer), media_type=BYTES)
 
-    @app.get(
+    @router.get(
         "/images/{image}/layers/{layer}/{normalize}/{scope}.png",
         tags=["activations"],
         **describe_picture(
@@ -119,7 +134,7 @@ def add_routes(app: APIRouter, viewer: Viewer) -> None:
         """Return all channels of a layer without colours, for clients that colour them."""
         return Response(await viewer.get_levels(image, layer, **options), media_type=PNG)
 
-    @app.get(
+    @router.get(
         "/images/{image}/layers/{layer}/{normalize}/{scope}.json",
         response_model=schemas.ColorRange,
         tags=["activations"],

@@ -15,20 +15,20 @@ from actgrid.web.viewer import Viewer
 __all__ = ["add_routes"]
 
 
-def add_routes(app: APIRouter, viewer: Viewer) -> None:
+def add_routes(router: APIRouter, viewer: Viewer) -> None:
     """Add the routes that describe the model and its layers to a router."""
 
-    @app.get("/model.json", response_model=schemas.Model, tags=["model"])
+    @router.get("/model.json", response_model=schemas.Model, tags=["model"])
     async def get_model() -> Any:
         """Return the model's graph, classes, attribution methods and options."""
         return json_response(viewer.get_model_info())
 
-    @app.get("/layers/{layer}/kernel.json", response_model=schemas.Kernel, tags=["model"])
+    @router.get("/layers/{layer}/kernel.json", response_model=schemas.Kernel, tags=["model"])
     async def get_kernel(layer: Layer) -> Any:
         """Return the shape, value range and tile layout of a layer's kernel."""
         return json_response(await viewer.get_kernel(layer))
 
-    @app.get(
+    @router.get(
         "/layers/{layer}/kernel.png",
         tags=["model"],
         **describe_picture("A grayscale picture of the kernel; level 128 is zero."),
@@ -37,12 +37,12 @@ def add_routes(app: APIRouter, viewer: Viewer) -> None:
         """Return the tiles of a layer's kernel, ordered by output channel."""
         return Response(await viewer.get_kernel_levels(layer), media_type=PNG)
 
-    @app.get("/layers/{layer}/dataset.json", response_model=schemas.Dataset, tags=["model"])
+    @router.get("/layers/{layer}/dataset.json", response_model=schemas.Dataset, tags=["model"])
     async def get_dataset_statistics(layer: Layer) -> Any:
         """Return the statistics and top images of each channel over a dataset."""
         return json_response(await viewer.get_dataset_stats(layer))
 
-    @app.get(
+    @router.get(
         "/layers/{layer}/channels/{channel}/maximized.png",
         tags=["model"],
         **describe_picture("An RGB picture in the size of the model's input."),
@@ -53,7 +53,7 @@ def add_routes(app: APIRouter, viewer: Viewer) -> None:
         png = await viewer.get_maximized_image(layer, channel, **options)
         return Response(png, media_type=PNG)
 
-    @app.get(
+    @router.get(
         "/layers/{layer}/channels/{channel}/maximized/progress.json",
         response_model=schemas.Progress,
         tags=["model"],

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 import orjson
 from fastapi import Path, Response
 
+from actgrid.option_groups import get_options
+from actgrid.options import TargetOptions
 from actgrid.web.parameters import IMAGE_ID
 
 __all__ = [
@@ -17,12 +20,16 @@ __all__ = [
     "Channel",
     "Image",
     "Layer",
+    "Target",
     "describe_picture",
     "json_response",
+    "parse_index",
+    "parse_target",
 ]
 
 PNG = "image/png"
 BYTES = "application/octet-stream"
+_TARGET = get_options(TargetOptions)["target"]
 BINARY = {"type": "string", "format": "binary"}
 
 Image = Annotated[
@@ -30,6 +37,25 @@ Image = Annotated[
 ]
 Layer = Annotated[int, Path(ge=0, le=1_000_000, description="Index in `nodes` of the model.")]
 Channel = Annotated[int, Path(ge=0, le=100_000_000, description="Index of a channel.")]
+Target = Annotated[
+    str,
+    Path(
+        min_length=1,
+        max_length=200,
+        description=f"{_TARGET.help} `predicted`: {_TARGET.none}.",
+        examples=["predicted"],
+    ),
+]
+
+
+def parse_target(text: str) -> int | str | None:
+    """Convert the text of a target to the index or name of a class; None: the predicted class."""
+    return None if text == "predicted" else parse_index(text)
+
+
+def parse_index(text: str) -> int | str:
+    """Convert a text of one to nine digits to an integer; keep other texts unchanged."""
+    return int(text) if re.fullmatch("[0-9]{1,9}", text) else text
 
 
 def json_response(
