@@ -83,7 +83,9 @@ def test_model_json_matches_layers_by_path(
     assert description["has_classes"]
     pairs = zip(model_info["nodes"], description["layers"], strict=True)
     matches = {
-        node["path"]: other_info["nodes"][match]["path"] for node, match in pairs if match is not None
+        node["path"]: other_info["nodes"][match]["path"]
+        for node, match in pairs
+        if match is not None
     }
     assert matches == {path: path for path in ("conv", "last", "pool", "head")}
     assert other_info["other"] is None

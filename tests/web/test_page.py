@@ -165,7 +165,7 @@ def open_page(browser: Browser, shared_page: Page, url: str) -> OpenPage:
 
 @pytest.fixture
 def open_view(open_page: OpenPage) -> OpenPage:
-    """Open the page of a model's view; options other than `page_options` are those of the view."""
+    """Open the page of a model; options except `page_options` are those of `actgrid.view`."""
 
     @contextmanager
     def open_view(
@@ -205,7 +205,7 @@ def wait_for_all(page: Page) -> None:
     expect(page.locator(".thumb img[src]").first).to_be_visible()
     expect(page.locator(".thumb img:not([src])")).to_have_count(0)
     expect(page.locator("#images img.current[src]")).to_be_visible()
-    expect(page.locator(".top-classes li")).to_have_count(5)
+    expect(page.locator("#images .top-classes li")).to_have_count(5)
     # A function, because the page forbids to evaluate expressions again and again.
     page.wait_for_function(
         "() => [...document.querySelectorAll('.card .thumbnail')]"
@@ -268,7 +268,7 @@ def test_initial_view_shows_network_image_and_classes(open_page: OpenPage) -> No
         expect(page.locator("#layer h2")).to_have_text(STEM)
         expect(page.locator("#images h2")).to_have_text("cat.png")
         expect(page.locator(".thumb img[src]")).to_have_count(3)
-        classes = page.locator(".top-classes li")
+        classes = page.locator("#images .top-classes li")
         expect(classes).to_have_count(5)
         expect(classes.first).to_contain_text("cat")
         first = page.locator(".cards .card").first
@@ -889,10 +889,14 @@ def test_two_models_side_by_side(
         follow_link(page, "#tab=models&layer=add")
         note = page.locator("#models .second .note")
         expect(note).to_have_text("second has no layer add that can be drawn.")
-        expect(page.locator("#models .first .grid")).to_have_attribute("data-shown", re.compile("add"))
+        expect(page.locator("#models .first .grid")).to_have_attribute(
+            "data-shown", re.compile("add")
+        )
         follow_link(page, "#tab=models&layer=last")
         note = page.locator("#models .difference .note")
-        expect(note).to_contain_text("the shapes differ: 14 \u00d7 10 \u00d7 9 and 14 \u00d7 10 \u00d7 5")
+        expect(note).to_contain_text(
+            "the shapes differ: 14 \u00d7 10 \u00d7 9 and 14 \u00d7 10 \u00d7 5"
+        )
 
 
 def assert_tile_is_drawn(pixels: Array, tile: Array, column: int) -> None:
@@ -1616,7 +1620,7 @@ def test_token_in_the_address_is_sent(model: Any, photos: Path, open_page: OpenP
         with open_page(f"?{token}", base=base) as page:
             wait_for(page, "conv")
             expect(page.locator(".thumb img[src]")).to_have_count(3)
-            labels = page.locator(".top-classes .label")
+            labels = page.locator("#images .top-classes .label")
             assert set(labels.all_inner_texts()) == {"cat", "dog", "bird"}
 
 

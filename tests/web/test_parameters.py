@@ -77,7 +77,7 @@ def test_repeated_parameters_are_rejected(
                     )
                     assert read_refusal(response) == f"{name} must be given once, not 2 times"
                     parameter_count += 1
-    assert parameter_count == 22
+    assert parameter_count == 23
 
 
 @pytest.mark.parametrize(

@@ -79,11 +79,9 @@ class Mapping:
             For each tile, the values in the middle of the values with the levels 0 and 255, not
             clipped. Both are `shift` for a tile that is drawn in one level.
         """
-        low, high = (
-            np.where(self.scale > 0, self.shift + (level + 0.5 - self.base) / self.scale, self.shift)
-            for level in (0, 255)
-        )
-        return low, high
+        low, high = (self.shift + (level + 0.5 - self.base) / self.scale for level in (0, 255))
+        is_flat = self.scale == 0
+        return np.where(is_flat, self.shift, low), np.where(is_flat, self.shift, high)
 
 
 @dataclass(frozen=True)

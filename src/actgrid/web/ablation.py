@@ -157,9 +157,11 @@ class Ablation:
         best = {*np.argsort(-before)[:TOP_CLASSES].tolist()}
         best |= {*np.argsort(-after)[:TOP_CLASSES].tolist()}
         indices = sorted(best, key=lambda index: -after[index])
-        described = describe_classes(before, indices, self._viewed.labels)
-        new = describe_classes(after, indices, self._viewed.labels)["top"]
+        described, new = (
+            describe_classes(scores, indices, self._viewed.labels) for scores in (before, after)
+        )
         top = [
-            entry | {"before": old["value"]} for entry, old in zip(new, described["top"], strict=True)
+            entry | {"before": old["value"]}
+            for entry, old in zip(new["top"], described["top"], strict=True)
         ]
         return {"kind": described["kind"], "top": top}

@@ -153,9 +153,7 @@ class Viewer:
         self._comparison = (
             None
             if self.other is None
-            else ModelComparison(
-                self._engine, self._viewed, self.other._engine, self.other._viewed
-            )
+            else ModelComparison(self._engine, self._viewed, self.other._engine, self.other._viewed)
         )
         self._model_info = self._describe_model()
 
@@ -163,8 +161,8 @@ class Viewer:
         """Return the viewer of the second model, with the same images."""
         model, node = load_model(model), self._viewed.class_node
         # A subclassed model may have no shape.
-        channels = np.atleast_1d(getattr(model, "output_shape", None))[-1]
-        has_same_classes = node is not None and channels == self._viewed.infos[node].channels
+        shape: Any = getattr(model, "output_shape", None) or (None,)
+        has_same_classes = node is not None and shape[-1] == self._viewed.infos[node].channels
         labels = options["labels"] if has_same_classes else None
         other = Viewer(model, self.images, **options | {"statistics": None, "labels": labels})
         kinds = self._engine.input.kind, other._engine.input.kind
@@ -406,7 +404,9 @@ class Viewer:
         def compute(info: LayerInfo, activation: Array) -> dict[str, Any]:
             return describe_range(info, activation, normalization, scope)
 
-        return await self._compute_from_layer(("range", normalization, scope), image, layer, compute)
+        return await self._compute_from_layer(
+            ("range", normalization, scope), image, layer, compute
+        )
 
     async def get_histograms(self, image: str, layer: int) -> dict[str, Any]:
         """Return a histogram of each channel of a layer for an image, for JSON."""

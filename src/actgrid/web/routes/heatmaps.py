@@ -64,7 +64,9 @@ def add_routes(router: APIRouter, viewer: Viewer) -> None:
 
     scores_prefix = "/images/{image}/scores/{method}/{target:path}"
 
-    @router.get(f"{scores_prefix}/progress.json", response_model=schemas.Progress, tags=["heatmaps"])
+    @router.get(
+        f"{scores_prefix}/progress.json", response_model=schemas.Progress, tags=["heatmaps"]
+    )
     async def get_scores_progress(
         image: Image, method: Method, target: Target, layer: LayerQuery = None
     ) -> Any:
