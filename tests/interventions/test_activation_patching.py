@@ -11,7 +11,7 @@ import pytest
 from keras import layers
 
 import actgrid
-from actgrid.errors import LayerError, OptionError, ShapeError
+from actgrid.errors import CapabilityError, LayerError, OptionError, ShapeError
 from actgrid.interventions import ActivationPatching
 
 Array = npt.NDArray[Any]
@@ -108,6 +108,18 @@ def test_pairs_of_samples_and_default_layers(model: Any, inputs: tuple[Array, Ar
     assert not np.isnan(result.mean_effects).any()
     assert len(result.to_frame()) == 9
     assert [record["layer"] for record in result.to_records()] == ["stem", "branch", "total"]
+
+
+def test_default_layers_without_attention_scores() -> None:
+    inputs = keras.Input((4, 6))
+    attended = layers.MultiHeadAttention(2, 3, name="attend")(inputs, inputs)
+    model = keras.Model(inputs, layers.GlobalAveragePooling1D()(attended))
+    x = np.random.default_rng(0).random((2, 4, 6)).astype(np.float32)
+    assert "attend/attention" in actgrid.Extractor(model)(x)
+    result = actgrid.patch_activations(model, x[:1], x[1:], target=0)
+    assert result.layers == ("attend",)
+    with pytest.raises(CapabilityError, match="attention scores cannot be replaced"):
+        actgrid.patch_activations(model, x[:1], x[1:], "attend/attention", 0)
 
 
 def test_target_functions(model: Any, inputs: tuple[Array, Array]) -> None:

@@ -274,6 +274,28 @@ def test_quantized_layers(x: Array) -> None:
     np.testing.assert_allclose(patched(values), model.get_layer("b")(hidden), rtol=1e-4, atol=1e-5)
 
 
+def test_layers_inside_time_distributed() -> None:
+    keras.utils.set_random_seed(0)
+    inner = keras.Sequential(
+        [keras.Input((5,)), layers.Dense(4, name="first"), layers.Dense(2, name="second")],
+        name="inner",
+    )
+    model = keras.Sequential([keras.Input((3, 5)), layers.TimeDistributed(inner, name="steps")])
+    x = np.random.default_rng(0).normal(size=(6, 3, 5)).astype(np.float32)
+    patched = actgrid.patch(model, {"steps/inner/first": {1: [1, 2, 3]}})
+    hidden = np.array(inner.get_layer("first")(x))
+    hidden[..., 1] = 1, 2, 3
+    np.testing.assert_allclose(patched(x), inner.get_layer("second")(hidden), atol=1e-5)
+    custom = keras.Sequential(
+        [
+            keras.Input((3, 5)),
+            layers.TimeDistributed(layers.Lambda(lambda values: values * 2, name="twice")),
+        ]
+    )
+    with pytest.raises(LayerError, match="expected the layer TimeDistributed around it"):
+        actgrid.patch(custom, {"*/twice": {1: 0}})
+
+
 def test_loops_and_attention_cannot_be_changed() -> None:
     recurrent = keras.Sequential(
         [keras.Input((4, 2)), layers.RNN(layers.LSTMCell(3, name="cell"), name="rnn")]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Unpack
 
-import numpy as np
 import numpy.typing as npt
 
 from actgrid.callbacks.base import SinkCallback

@@ -144,6 +144,9 @@ def patch_activations(
     extractor = get_extractor(model, layers)
     sources = _extract(extractor, source_output.batch)
     infos = extractor.layers
+    if layers is None:
+        infos = {path: info for path, info in infos.items() if info.kind != "attention"}
+        sources = {path: sources[path] for path in infos}
     for info in infos.values():
         check_replaceable(info)
     layer_paths, channels, columns = list(infos), None, []

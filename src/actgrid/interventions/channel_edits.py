@@ -14,6 +14,7 @@ import numpy.typing as npt
 from actgrid.errors import DtypeError, LayerError, OptionError, ShapeError
 from actgrid.models import LayerInfo
 from actgrid.models.frameworks import tensorflow
+from actgrid.models.tracing import make_step_error
 
 __all__ = [
     "MEAN",
@@ -97,6 +98,8 @@ class ChannelEdits:
     def __call__(self, output: Any) -> Any:
         """Return the changed output of the layer, a symbolic tensor of the same shape."""
         tf = tensorflow()
+        if output.shape.rank != len(self.info.shape):
+            raise make_step_error(self.info.path)
         output_value = self.values.get(None)
         if output_value is not None:
             output = self._change(output, output_value, list_position_axes(self.info))

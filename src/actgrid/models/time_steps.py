@@ -64,8 +64,15 @@ class TimeSteps:
 
         return tf.nest.map_structure(split, outputs)
 
-    def capture(self, outputs: Any) -> tuple[Any, Any]:
+    def capture(
+        self, outputs: Any, change: Callable[[Any], Any] = lambda outputs: outputs
+    ) -> tuple[Any, Any]:
         """Restore the time axes of a layer's outputs, which were merged with the batch.
+
+        Parameters
+        ----------
+        change
+            Function of the outputs with time axes that returns the outputs to use instead.
 
         Returns
         -------
@@ -74,9 +81,10 @@ class TimeSteps:
             receives.
         """
         if not self._counts:
+            outputs = change(outputs)
             return outputs, outputs
         nest = tensorflow().nest
-        splits = nest.map_structure(self._split, outputs)
+        splits = change(nest.map_structure(self._split, outputs))
         return splits, nest.map_structure(self._merge, splits)
 
     def _split(self, tensor: Any) -> Any:

@@ -40,6 +40,7 @@ __all__ = [
     "flatten_outputs",
     "is_tracing",
     "keep_state",
+    "make_step_error",
     "prepare_trace_inputs",
     "trace_model",
 ]
@@ -319,14 +320,22 @@ def trace_model(
             method_name = "quantized_call" if quantized else "call"
 
             def record(inputs: Any, outputs: Any, first_operation: int, node: Node = node) -> Any:
-                if replacements or edits:
-                    earlier_calls = sum(record.node is node for record in records)
+                earlier_calls = sum(record.node is node for record in records)
+
+                def change(outputs: Any) -> Any:
                     path = _format_call_path(node, earlier_calls)
                     outputs, _ = _replace_outputs(path, outputs, replacements or {}, aliases)
                     # The edits of a patched model also change an output that is replaced.
                     outputs, applied = _replace_outputs(path, outputs, edits, aliases)
                     applied_edits.update(applied)
-                outputs, passed_outputs = time_steps.capture(outputs)
+                    return outputs
+
+                is_changed = bool(replacements or edits)
+                outputs, passed_outputs = (
+                    time_steps.capture(outputs, change)
+                    if is_changed
+                    else time_steps.capture(outputs)
+                )
                 span = range(first_operation, graph.version)
                 records.append(_Record(node, inputs, outputs, passed_outputs, span))
                 return passed_outputs
@@ -446,11 +455,21 @@ def _replace_outputs(
         if replacement is None:
             return tensor
         result = replacement(tensor) if callable(replacement) else replacement
+        if result.shape.rank != tensor.shape.rank:
+            raise make_step_error(output_path)
         aliases[tensor.name] = result.name
         replaced.append(output_path)
         return result
 
     return _map_outputs(replace, outputs), replaced
+
+
+def make_step_error(path: str) -> LayerError:
+    """Return the error that the output of a layer exists only for single time steps."""
+    return LayerError(
+        f"the output of the layer {path} cannot be changed, because it runs for each time step: "
+        "expected the layer TimeDistributed around it"
+    )
 
 
 def _map_outputs(function: Callable[[Any], Any], outputs: Any) -> Any:
