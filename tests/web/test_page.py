@@ -556,6 +556,8 @@ def test_hover_shows_statistics_and_click_opens_channel(
         expect(panel.locator("h2")).to_have_text(f"Channel {channel}")
         assert parse_hash(page) == {"layer": CONV, "channel": str(channel)}
         expect(panel.locator(".stats").first).to_contain_text(f"{float(f'{values.std():.4g}'):g}")
+        # The histogram of the previous test may be shown until then.
+        expect(panel.locator(".histogram")).not_to_have_class(re.compile("stale"))
         expect(panel.locator(".histogram rect:not(.hit)")).to_have_count(32)
         counts = np.histogram(values, 32)[0]
         heights = panel.locator(".histogram rect:not(.hit)").evaluate_all(
