@@ -143,11 +143,11 @@ def test_levels_contain_tiles_of_render_model(
         assert_levels_agree(tile, expected.tile(channel))
 
 
-NORMALIZED_RANGES = {
+NORMALIZED_RANGES: dict[str, Callable[[Any], tuple[float, float]]] = {
     "standard": (lambda x: (x.mean() - 127.5 / 64 * x.std(), x.mean() + 127.5 / 64 * x.std())),
     "minmax": (lambda x: (x.min(), x.max())),
     "symmetric": (lambda x: (-np.abs(x).max(), np.abs(x).max())),
-    "percentile(5, 95)": (lambda x: tuple(np.percentile(x, (5, 95)))),
+    "percentile(5, 95)": (lambda x: (np.percentile(x, 5), np.percentile(x, 95))),
     "range(-1, 2)": (lambda x: (-1, 2)),
 }
 

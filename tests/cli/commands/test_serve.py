@@ -47,6 +47,20 @@ def test_serve_runs_until_interrupted(
         assert (process.returncode, out, err) == (0, "", "")
 
 
+def test_serve_compares_with_a_second_model(
+    start: Callable[..., Any], run: Run, model_file: Path, photo: Path
+) -> None:
+    with start_server(start, model_file, photo, "--compare-with", model_file) as (_, address):
+        model = httpx.get(f"{address}api/model.json").json()
+        assert model["other"]["name"] == model["name"]
+        image = httpx.get(f"{address}api/images.json").json()["images"][0]["id"]
+        layer = [node["is_drawable"] for node in model["nodes"]].index(True)
+        url = f"{address}api/images/{image}/layers/{layer}/difference.json"
+        assert httpx.get(url, timeout=60).json()["limit"] == 0
+    result = run("serve", model_file, photo, "--compare-with", "none.keras")
+    result.assert_one_clear_line("no model file none.keras")
+
+
 LOADING = """
 import pathlib
 import time
