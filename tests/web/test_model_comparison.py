@@ -26,7 +26,7 @@ Array = npt.NDArray[Any]
 
 @pytest.fixture(scope="module")
 def other() -> Any:
-    """Return a model for larger images, with only some layers of the model of the viewer."""
+    """Return a model that scales its input itself, with some layers of the first model."""
     keras.utils.set_random_seed(4)
     image = layers.Input((16, 12, 3), name="picture")
     x = layers.Rescaling(1 / 255, name="rescaling")(image)
