@@ -95,6 +95,7 @@ NAMESAKES = {
     "actgrid.measure_concept_sensitivity": {"target"},
     "actgrid.patch_activations": {"target"},
     "actgrid.callbacks.Explanations": {"method", "target"},
+    "actgrid.callbacks.ModelDrift": {"reference"},
     "actgrid.callbacks.TrainingMovie": {"folder"},  # a required parameter
     "actgrid.figures.save_layers": {"folder"},
     "actgrid.figures.save_weights": {"folder"},
