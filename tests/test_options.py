@@ -100,8 +100,7 @@ NAMESAKES = {
     "actgrid.figures.save_layers": {"folder"},
     "actgrid.figures.save_weights": {"folder"},
     "actgrid.figures.make_unique_names": {"names"},
-    "actgrid.maximize": {"progress", "channels"},  # also accepts a function, and class names
-    "actgrid.patch": {"reference", "batch_size"},
+    "actgrid.maximize": {"channels", "progress"},  # accept a class name, and a function
     "actgrid.runs.Run": {"top"},  # None: no statistics
     "actgrid.runs.explain_images": {"labels", "batch_size", "embedding", "target", "tokens"},
     "actgrid.statistics.find_top_images": {"background", "batch_size", "channels"},

@@ -1377,7 +1377,25 @@ class ScoreOptions(LabelOptions, ImageInputOptions, BatchOptions, TokenOptions, 
     """Options for scores of targets."""
 
 
-class AblationValueOptions(TypedDict, total=False):
+class ReferenceOptions(TypedDict, total=False):
+    """Options for inputs whose activations are inserted."""
+
+    reference: Annotated[
+        Any,
+        Option(
+            Object("an input of the model, or images", "IMAGE"),
+            None,
+            "Input of the model for the values mean and reference.",
+            none="there is no reference",
+        ),
+    ]
+
+
+class PatchOptions(ReferenceOptions, BatchOptions, total=False):
+    """Options for `actgrid.patch`."""
+
+
+class AblationValueOptions(ReferenceOptions, total=False):
     """Options for the values of switched-off channels."""
 
     value: Annotated[
@@ -1388,15 +1406,6 @@ class AblationValueOptions(TypedDict, total=False):
             "Value that replaces a channel: a number, mean (its mean over the positions of each "
             "sample, or over the reference inputs) or reference (its values for the reference "
             "input).",
-        ),
-    ]
-    reference: Annotated[
-        Any,
-        Option(
-            Object("an input of the model, or images", "IMAGE"),
-            None,
-            "Input of the model for the values mean and reference.",
-            none="there is no reference",
         ),
     ]
     channels: Annotated[

@@ -29,8 +29,10 @@ Run = Callable[..., Any]
 COMMANDS: dict[str, Command] = dict(find_commands())
 # Command -> Python function with the same defaults.
 FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "ablate": actgrid.ablate_channels,
     "attention": actgrid.extract_attention,
     "compare": actgrid.compare_methods,
+    "compare-models": actgrid.compare_models,
     "concepts": actgrid.find_concepts,
     "diagram": actgrid.diagram,
     "evaluate": actgrid.evaluate,
@@ -39,6 +41,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "layers": actgrid.list_layers,
     "maximize": actgrid.maximize,
     "measure": actgrid.measure_images,
+    "patch-activations": actgrid.patch_activations,
     "render": actgrid.render_images,
     "render-weights": actgrid.render_weights,
     "residual-stream": actgrid.compute_logit_lens,
@@ -76,9 +79,9 @@ def list_definitions(command: Command) -> Iterator[tuple[str, Option]]:
 
 def test_list_of_commands() -> None:
     assert list(COMMANDS) == [
-        *("attention", "bench", "compare", "concepts", "demo", "diagram", "evaluate", "explain"),
-        *("export", "info", "layers", "maximize", "measure", "render", "render-weights"),
-        *("residual-stream", "serve", "tcav"),
+        *("ablate", "attention", "bench", "compare", "compare-models", "concepts", "demo"),
+        *("diagram", "evaluate", "explain", "export", "info", "layers", "maximize", "measure"),
+        *("patch-activations", "render", "render-weights", "residual-stream", "serve", "tcav"),
     ]
 
 
@@ -133,8 +136,10 @@ def test_every_option_of_a_python_function_is_on_the_command_line() -> None:
         known = set(inspect.signature(function).parameters)
         missing[name] = known - set(get_option_parameters(name)) - {"model", "images", "progress"}
     assert missing == {
+        "ablate": {"x"},
         "attention": {"x"},
         "compare": {"x", "methods", "metrics", "pixels"},
+        "compare-models": {"a", "b"},
         "concepts": set(),
         "diagram": {"x", "sample"},
         "evaluate": {"x", "attributions", "metrics"},
@@ -143,6 +148,7 @@ def test_every_option_of_a_python_function_is_on_the_command_line() -> None:
         "layers": {"x"},
         "maximize": set(),
         "measure": set(),
+        "patch-activations": {"x", "source"},
         "render": set(),
         "render-weights": set(),
         "residual-stream": {"x"},
@@ -204,9 +210,11 @@ def test_images_follow_the_model() -> None:
         for name in COMMANDS
     }
     assert arguments == {
+        "ablate": ["model", "images"],
         "attention": ["model", "source"],
         "bench": [],
         "compare": ["model", "images"],
+        "compare-models": ["model", "other_model", "images"],
         "concepts": ["model", "images"],
         "demo": [],
         "diagram": ["model", "image"],
@@ -217,6 +225,7 @@ def test_images_follow_the_model() -> None:
         "layers": ["model"],
         "maximize": ["model"],
         "measure": ["model", "images"],
+        "patch-activations": ["model", "sample", "source"],
         "render": ["model", "images"],
         "render-weights": ["model"],
         "residual-stream": ["model", "source"],

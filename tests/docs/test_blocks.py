@@ -178,6 +178,16 @@ def make_demo() -> dict[str, Any]:
     return {"model": model, "batch": batch, "photos": [actgrid.demo.photo()] * 2}
 
 
+def make_two_models() -> dict[str, Any]:
+    """Save a small classifier before and after a change; return both models and data."""
+    values = make_classifier()
+    model, other = values["model"], keras.models.clone_model(values["model"])
+    other.set_weights([weight * 0.9 for weight in model.get_weights()])
+    for name, saved in (("before", model), ("after", other)):
+        saved.save(f"{name}.keras")
+    return {**values, "other": other}
+
+
 def make_concept_images() -> dict[str, Any]:
     """Return images of a class and of three concepts, and random images."""
     rng = np.random.default_rng(0)
@@ -254,6 +264,7 @@ SETUPS: dict[str, Callable[[], dict[str, Any]]] = {
         make_rgb_and_depth,
         make_transformers,
         make_two_inputs,
+        make_two_models,
     )
 }
 

@@ -167,7 +167,7 @@ def test_batches_and_channels(
 # --- kinds of models
 
 
-class Subclassed(keras.Model):
+class Subclassed(keras.Model):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self.parts = make_layers()
@@ -294,7 +294,7 @@ def test_other_functions_take_patched_models(model: Any, x: Array) -> None:
     patched = actgrid.patch(model, {"conv": {0: 0, 1: 0}})
     grid = actgrid.render_model(patched, x, "conv")["conv"]
     assert grid.stats.dead.tolist()[:2] == [True, True]
-    score = actgrid.explain(patched, x[:1], "saliency", target=2).score[0]
+    score = np.asarray(actgrid.explain(patched, x[:1], "saliency", target=2).score)[0]
     kernel, bias = (np.asarray(weight) for weight in model.get_layer("out").weights)
     conv = np.array(model.get_layer("conv")(x[:1]))
     conv[..., :2] = 0
@@ -373,7 +373,7 @@ def test_errors(model: Any, edits: Any, error: type[Exception], message: str) ->
 
 
 def test_models_that_cannot_be_patched(model: Any) -> None:
-    with pytest.raises(ModelError, match="not built|input of the model"):
+    with pytest.raises(ModelError, match=r"not built|input of the model"):
         actgrid.patch(keras.Sequential(make_layers()), {"conv": {0: 0}})
     with pytest.raises(OptionError, match="batch_size"):
         actgrid.patch(model, {"conv": {0: 0}}, batch_size=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -23,20 +23,16 @@ from actgrid.models.networks import get_network
 from actgrid.models.patched_model import make_patched_model
 from actgrid.models.tracing import prepare_trace_inputs
 from actgrid.models.types import ModelInput, ModelLike
-from actgrid.option_checks import check_integer
+from actgrid.option_groups import takes_options
+from actgrid.options import PatchOptions
 
 __all__ = ["extract_in_batches", "patch"]
 
 Array = npt.NDArray[Any]
 
 
-def patch(
-    model: ModelLike,
-    edits: Mapping[Any, Any],
-    *,
-    reference: ModelInput | None = None,
-    batch_size: int = 32,
-) -> Any:
+@takes_options(PatchOptions, batch_size=32)
+def patch(model: ModelLike, edits: Mapping[Any, Any], **options: Unpack[PatchOptions]) -> Any:
     """Return a model with changed channels of some layers; the model itself is not changed.
 
     The patched model is a Keras model that shares the layers and weights of `model`. It can be
@@ -67,10 +63,9 @@ def patch(
         function
             A function of the values, a tensor (N, positions...), that returns the new values, such
             as `actgrid.interventions.scale`. It must use TensorFlow or Keras operations.
-    reference : array_like, dict, list or image sources, optional
-        Input of the model for the values ``"mean"`` and ``"reference"``.
-    batch_size : int, default 32
-        Maximum number of samples in one run when the patched model is called.
+    **options
+        See `actgrid.options.PatchOptions`. `reference` is an array, a dict or list of arrays, or
+        images. Calls of the patched model run in batches of `batch_size`.
 
     Returns
     -------
@@ -110,7 +105,7 @@ def patch(
     >>> actgrid.render_model(patched, x, "conv")["conv"]
     <Grid 13 x 13, 4 tiles, viridis>
     """
-    batch_size = check_integer("batch_size", batch_size, 1)
+    reference, batch_size = options["reference"], options["batch_size"]
     model = load_model(model)
     check_compiled(get_network(model), "patch")
     if not isinstance(edits, Mapping) or not edits:

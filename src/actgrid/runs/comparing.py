@@ -174,7 +174,7 @@ class ComparisonRun(Run):
             for path, layer in layers.items()
             if not np.isnan(layer.relative_difference).all()
         }
-        worst = sorted(sizes, key=lambda path: -sizes[path])[:_SHOWN_LAYERS]
+        worst = sorted(filter(sizes.get, sizes), key=lambda path: -sizes[path])[:_SHOWN_LAYERS]
         reload = make_reloader(self.items, partial(self.loader.load_with_pixels, self._pair))
         indices = {}
         for path in worst:
@@ -399,14 +399,10 @@ def _read_arrays(images: Any) -> tuple[Any, str | None]:
     Arrays of floating-point numbers, and dicts of arrays, are inputs of the models.
     """
     if isinstance(images, Mapping):
-        arrays = {name: np.asarray(values) for name, values in images.items()}
-        count = max(map(len, arrays.values()))
-        rows = [{name: values[row] for name, values in arrays.items()} for row in range(count)]
-        return rows, "prepared"
+        return images, "prepared"
     dtype = getattr(images, "dtype", None)
     if dtype is not None and hasattr(images, "__array__"):
         array = np.asarray(images)
-        if array.dtype.kind not in "iub" or array.ndim != 4:
-            return array, "prepared"
-        return array, None
+        is_pixels = array.dtype.kind in "iub" and array.ndim == 4
+        return list(array), None if is_pixels else "prepared"
     return images, None

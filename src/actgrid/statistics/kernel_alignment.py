@@ -39,14 +39,10 @@ def compute_alignment_terms(a: Array, b: Array) -> Floats:
     """
     if len(a) < MIN_SAMPLES:
         return np.full(3, np.nan)
-    gram_a, gram_b = _compute_gram_matrix(a), _compute_gram_matrix(b)
-    return np.array(
-        [
-            _estimate_hsic(gram_a, gram_b),
-            _estimate_hsic(gram_a, gram_a),
-            _estimate_hsic(gram_b, gram_b),
-        ]
-    )
+    with np.errstate(invalid="ignore", over="ignore"):  # values that are not finite give NaN
+        grams = _compute_gram_matrix(a), _compute_gram_matrix(b)
+        pairs = ((0, 1), (0, 0), (1, 1))
+        return np.array([_estimate_hsic(grams[first], grams[second]) for first, second in pairs])
 
 
 def compute_alignment(terms: npt.ArrayLike) -> float:

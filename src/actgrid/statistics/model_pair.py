@@ -162,7 +162,8 @@ class ModelPair:
             path, (a, b) = pair.a.path, map(_convert, values)
             outputs |= {A + path: a, B + path: b}
             if pair.has_equal_shapes and a.shape[1:] == b.shape[1:]:
-                difference = np.subtract(a, b)
+                with np.errstate(invalid="ignore", over="ignore"):
+                    difference = np.subtract(a, b)
                 outputs[DIFFERENCE + path] = np.abs(difference, out=difference)
             terms = np.full(3, np.nan)
             if len(a) == len(b) == batch:
