@@ -38,11 +38,14 @@ class KeepWeights(keras.callbacks.Callback):  # type: ignore[misc]
 
 def compute_differences(a: Array, b: Array) -> dict[str, float]:
     """Return medians over the channels of the differences of two activations, (N, H, W, C)."""
-    rows, others = (np.moveaxis(each.astype(np.float64), -1, 0).reshape(a.shape[-1], -1)
-                    for each in (a, b))
+    rows, others = (
+        np.moveaxis(each.astype(np.float64), -1, 0).reshape(a.shape[-1], -1) for each in (a, b)
+    )
     with np.errstate(invalid="ignore", divide="ignore"):
         std = np.sqrt((rows.var(1) + others.var(1)) / 2)
-        correlation = [np.corrcoef(row, other)[0, 1] for row, other in zip(rows, others, strict=True)]
+        correlation = [
+            np.corrcoef(row, other)[0, 1] for row, other in zip(rows, others, strict=True)
+        ]
         relative = np.sqrt(((rows - others) ** 2).mean(1)) / std
     was_dead, is_dead = (np.ptp(each, 1) == 0 for each in (rows, others))
     return {
