@@ -57,9 +57,7 @@ def test_statistics_are_logged_as_numbers(cnn: Any, x: Any, tmp_path: Path) -> N
     np.testing.assert_allclose(values["conv/std"], activations.std((0, 1, 2)), 1e-4)
 
 
-def test_a_comparison_is_logged_as_numbers_and_a_picture(
-    cnn: Any, x: Any, tmp_path: Path
-) -> None:
+def test_a_comparison_is_logged_as_numbers_and_a_picture(cnn: Any, x: Any, tmp_path: Path) -> None:
     comparison = actgrid.compare_models(cnn(), cnn(), x, ["conv", "pool"])
     log(comparison, 4, folder=tmp_path)
     numbers = read_numbers(tmp_path, "scalars.jsonl", "value")
