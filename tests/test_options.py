@@ -95,7 +95,7 @@ NAMESAKES = {
     "actgrid.measure_concept_sensitivity": {"target"},
     "actgrid.patch_activations": {"target"},
     "actgrid.callbacks.Explanations": {"method", "target"},
-    "actgrid.callbacks.ModelDrift": {"reference"},
+    "actgrid.callbacks.ModelDrift": {"reference"},  # a model
     "actgrid.callbacks.TrainingMovie": {"folder"},  # a required parameter
     "actgrid.figures.save_layers": {"folder"},
     "actgrid.figures.save_weights": {"folder"},

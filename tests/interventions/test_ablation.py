@@ -170,9 +170,15 @@ def test_pictures_show_the_largest_and_the_smallest_effects() -> None:
     )
     picture = ablation.to_rgb()
     assert picture.shape == (26 * 22, 640, 3)
-    rows = [(picture[row * 22 + 11] == colour).all(-1).any() for row, colour in (
-        (0, (31, 119, 180)), (19, (31, 119, 180)), (20, (214, 96, 77)), (24, (214, 96, 77))
-    )]
+    rows = [
+        (picture[row * 22 + 11] == colour).all(-1).any()
+        for row, colour in (
+            (0, (31, 119, 180)),
+            (19, (31, 119, 180)),
+            (20, (214, 96, 77)),
+            (24, (214, 96, 77)),
+        )
+    ]
     assert all(rows)
 
 

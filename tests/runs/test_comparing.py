@@ -84,10 +84,10 @@ def test_output_files(models: tuple[Any, Any], photos: Path, tmp_path: Path) -> 
         np.testing.assert_allclose(other.layers["conv"].difference, layer.difference, rtol=1e-6)
 
 
-def test_a_stopped_run_is_resumed(
-    models: tuple[Any, Any], photos: Path, tmp_path: Path
-) -> None:
-    expected_comparison = actgrid.compare_models(*models, photos, output=tmp_path / "whole", shard_size=4)
+def test_a_stopped_run_is_resumed(models: tuple[Any, Any], photos: Path, tmp_path: Path) -> None:
+    expected_comparison = actgrid.compare_models(
+        *models, photos, output=tmp_path / "whole", shard_size=4
+    )
     out = tmp_path / "out"
     pair = ModelPair(*models)
     with ComparisonRun(pair, photos, output=out, shard_size=4) as run:
@@ -125,13 +125,12 @@ def test_each_model_has_its_own_preprocessing_and_size(photos: Path) -> None:
     pixels = load_pixels(photos)
     inputs = actgrid.load_images([Image.fromarray(image) for image in pixels], model=large)
     np.testing.assert_allclose(
-        conv.b.mean, np.asarray(large.get_layer("conv")(large.layers[0](inputs))).mean((0, 1, 2)),
+        conv.b.mean,
+        np.asarray(large.get_layer("conv")(large.layers[0](inputs))).mean((0, 1, 2)),
         rtol=1e-4,
     )
     values = np.asarray(small(pixels.astype(np.float32))), np.asarray(large(inputs))
-    np.testing.assert_allclose(
-        mean.difference, np.abs(values[0] - values[1]).mean(0), rtol=1e-4
-    )
+    np.testing.assert_allclose(mean.difference, np.abs(values[0] - values[1]).mean(0), rtol=1e-4)
 
 
 def test_bad_images_are_skipped_or_raised(
@@ -192,7 +191,11 @@ def test_checkpoints_and_files(models: tuple[Any, Any], photos: Path, tmp_path: 
 
 def test_int8_and_saved_models(photos: Path, tmp_path: Path) -> None:
     keras.utils.set_random_seed(0)
-    parts = [layers.Flatten(name="flat"), layers.Dense(6, name="hidden"), layers.Dense(3, name="out")]
+    parts = [
+        layers.Flatten(name="flat"),
+        layers.Dense(6, name="hidden"),
+        layers.Dense(3, name="out"),
+    ]
     model = keras.Sequential([keras.Input((12, 12, 3)), *parts])
     quantized = keras.models.clone_model(model)
     quantized.set_weights(model.get_weights())

@@ -22,9 +22,7 @@ def count_hsic(a: Array, b: Array) -> float:
     indices = range(len(a))
     pairs = [gram_a[i, j] * gram_b[i, j] for i, j in itertools.permutations(indices, 2)]
     triples = [gram_a[i, j] * gram_b[i, q] for i, j, q in itertools.permutations(indices, 3)]
-    quadruples = [
-        gram_a[i, j] * gram_b[q, r] for i, j, q, r in itertools.permutations(indices, 4)
-    ]
+    quadruples = [gram_a[i, j] * gram_b[q, r] for i, j, q, r in itertools.permutations(indices, 4)]
     return float(np.mean(pairs) - 2 * np.mean(triples) + np.mean(quadruples))
 
 

@@ -116,9 +116,7 @@ def test_alignment_is_the_mean_over_batches(
             total = np.trace(k @ m) + (ones @ k @ ones) * (ones @ m @ ones) / (
                 (count - 1) * (count - 2)
             )
-            return float(
-                (total - 2 / (count - 2) * (ones @ k @ m @ ones)) / (count * (count - 3))
-            )
+            return float((total - 2 / (count - 2) * (ones @ k @ m @ ones)) / (count * (count - 3)))
 
         k, m = grams
         terms += [[estimate(k, m), estimate(k, k), estimate(m, m)]] * count
@@ -234,9 +232,12 @@ def test_errors_of_layers(x: Array, selection: Any, message: str) -> None:
 def test_integers_and_low_precision_are_subtracted_without_overflow() -> None:
     def make(factor: int, dtype: str) -> Any:
         inputs = keras.Input((4,))
-        return keras.Model(inputs, layers.Lambda(
-            lambda values: keras.ops.cast(values * factor, dtype), name="cast"
-        )(inputs))
+        return keras.Model(
+            inputs,
+            layers.Lambda(lambda values: keras.ops.cast(values * factor, dtype), name="cast")(
+                inputs
+            ),
+        )
 
     x = np.array([[0, 10, 50, 100]] * 4, np.float32)
     comparison = actgrid.compare_models(make(1, "uint8"), make(2, "uint8"), x)

@@ -16,10 +16,15 @@ from actgrid.attribution.map_layers import (
     compute_layer_values,
     keep_activation,
 )
-from actgrid.attribution.requests import ExplanationRequest, OutputRequest, prepare_request
+from actgrid.attribution.requests import (
+    ExplanationRequest,
+    OutputRequest,
+    load_model_inputs,
+    prepare_request,
+)
 from actgrid.errors import CapabilityError, LayerError, OptionError, ShapeError
 from actgrid.interventions.channel_edits import MEAN, REFERENCE, list_position_axes
-from actgrid.interventions.patching import extract_in_batches, prepare_reference
+from actgrid.interventions.patching import extract_in_batches
 from actgrid.interventions.results import ChannelAblation
 from actgrid.models import LayerInfo, load_model
 from actgrid.models.extraction import get_extractor
@@ -134,7 +139,7 @@ def ablate_channels(
     extractor = get_extractor(network, layers)
     references: dict[str, Array] = {}
     if reference is not None:
-        inputs = prepare_reference(network, reference)
+        inputs = load_model_inputs(network, reference)
         references = extract_in_batches(extractor, inputs, options["batch_size"])
         counts = {len(array) for array in references.values()}
         if value == REFERENCE and not counts <= {1}:

@@ -8,21 +8,21 @@ from typing import Any, Unpack
 import numpy as np
 import numpy.typing as npt
 
+from actgrid.attribution.requests import load_model_inputs
 from actgrid.errors import CapabilityError, OptionError
 from actgrid.interventions.channel_edits import (
     ChannelEdits,
     make_channel_edits,
     uses_reference,
 )
-from actgrid.models import Extractor, LayerInfo, load_images, load_model
+from actgrid.models import Extractor, LayerInfo, load_model
 from actgrid.models.extraction import get_extractor, trace_layers
-from actgrid.models.image_sources import are_images
-from actgrid.models.inputs import iterate_batches, prepare_inputs
+from actgrid.models.inputs import iterate_batches
 from actgrid.models.network import check_compiled
 from actgrid.models.networks import get_network
 from actgrid.models.patched_model import make_patched_model
 from actgrid.models.tracing import prepare_trace_inputs
-from actgrid.models.types import ModelInput, ModelLike
+from actgrid.models.types import ModelLike
 from actgrid.option_groups import takes_options
 from actgrid.options import PatchOptions
 
@@ -116,7 +116,7 @@ def patch(model: ModelLike, edits: Mapping[Any, Any], **options: Unpack[PatchOpt
         extractor = get_extractor(model, list(layer) if isinstance(layer, tuple) else [layer])
         references: Mapping[str, Array] = {}
         if reference is not None and uses_reference(values):
-            inputs = prepare_reference(model, reference) if inputs is None else inputs
+            inputs = load_model_inputs(model, reference) if inputs is None else inputs
             references = extract_in_batches(extractor, inputs, batch_size)
         for path, info in _trace_infos(extractor).items():
             if info.kind == "attention":
@@ -128,13 +128,6 @@ def patch(model: ModelLike, edits: Mapping[Any, Any], **options: Unpack[PatchOpt
     # A trace raises the errors of values that do not fit, and of layers that cannot be changed.
     trace_layers(Extractor(patched, list(output_edits)), prepare_trace_inputs(patched, None))
     return patched
-
-
-def prepare_reference(model: Any, x: ModelInput) -> Any:
-    """Return an input as tensors in the structure of the model input; images are loaded."""
-    if are_images(x):
-        x = load_images(x, model=model)
-    return prepare_inputs(model, x)
 
 
 def _trace_infos(extractor: Extractor) -> dict[str, LayerInfo]:

@@ -14,6 +14,8 @@ Floats = npt.NDArray[np.float64]
 
 # The unbiased estimate of HSIC is defined from this number of samples on.
 MIN_SAMPLES = 4
+# Number of values whose products are computed at once; they fit in the cache.
+_BLOCK_SIZE = 1 << 16
 
 
 def compute_alignment_terms(a: Array, b: Array) -> Floats:
@@ -77,9 +79,14 @@ def _compute_gram_matrix(values: Array) -> Floats:
     flat = values.reshape(len(values), -1)
     if flat.dtype != np.float64:
         flat = flat.astype(np.float32, copy=False)
-    # HSIC does not depend on a shift; a large common part would cost precision.
-    shifted = flat - flat.mean(0, dtype=flat.dtype)
-    gram: Floats = (shifted @ shifted.T).astype(np.float64)
+    count, size = flat.shape
+    width = max(1, _BLOCK_SIZE // count)
+    gram: Floats = np.zeros((count, count))
+    for start in range(0, size, width):
+        block = flat[:, start : start + width]
+        # HSIC does not depend on a shift; a large common part would cost precision.
+        shifted = block - block[0]
+        gram += shifted @ shifted.T
     np.fill_diagonal(gram, 0)
     return gram
 

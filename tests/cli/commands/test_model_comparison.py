@@ -57,7 +57,9 @@ def test_models_are_compared(run: Run, files: Path, tmp_path: Path) -> None:
     worst = expected.to_frame().iloc[0]
     pattern = rf"^{worst.layer} +{worst.channel} +{worst.difference:.4g} "
     assert re.search(pattern, result.out, re.M), result.out
-    assert re.search(r"^layer +cka +relative difference +correlation +died +revived", result.out, re.M)
+    assert re.search(
+        r"^layer +cka +relative difference +correlation +died +revived", result.out, re.M
+    )
     assert result.out.endswith(f"6 images, 0 failed: {out}\n")
     assert (out / "report.html").exists()
     again = run(*arguments, "-o", out)
