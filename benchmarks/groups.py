@@ -11,6 +11,7 @@ from benchmarks.explain import EXPLAIN
 from benchmarks.files import FILES, PEERS
 from benchmarks.growth import GROWTH
 from benchmarks.kernel import BANDWIDTH, DTYPES, KERNEL, LAYOUTS, SIZES
+from benchmarks.models import ABLATION, COMPARISON
 from benchmarks.overlay import OVERLAY
 from benchmarks.processes import DEMO, EXPLAIN_MEMORY, IMAGES_MEMORY, MEMORY, START
 from benchmarks.stages import STAGES
@@ -36,6 +37,8 @@ GROUPS: dict[str, Group] = {
     "explain": EXPLAIN,
     "evaluate": EVALUATE,
     "attention": ATTENTION,
+    "comparison": COMPARISON,
+    "ablation": ABLATION,
     **THROUGHPUT,
     "ray": RAY,
     "callbacks": CALLBACKS,

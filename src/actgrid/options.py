@@ -977,8 +977,8 @@ class StepOptions(TypedDict, total=False):
     ]
 
 
-class WatchOptions(StepOptions, total=False):
-    """Options for the schedule and outputs of a training callback."""
+class OutputOptions(TypedDict, total=False):
+    """Options for the outputs of a training callback."""
 
     log_dir: Annotated[
         str | Path | None,
@@ -1008,6 +1008,10 @@ class WatchOptions(StepOptions, total=False):
             none="there are no further outputs",
         ),
     ]
+
+
+class WatchOptions(StepOptions, OutputOptions, total=False):
+    """Options for the schedule and outputs of a training callback."""
 
 
 class MethodOptions(TypedDict, total=False):

@@ -106,6 +106,17 @@ def test_layers_of_any_rank_have_a_value_for_each_channel(
     assert_close(measure_channel_relevance(model, x, "at", 2)["at"], product.sum(axes))
 
 
+@pytest.mark.parametrize(
+    "any_model", ["sequential", "nested", "subclassed", "multi_input"], indirect=True
+)
+def test_models_of_every_kind_are_measured(any_model: tuple[Any, Any]) -> None:
+    model, x = any_model
+    (path,) = (info.path for info in actgrid.list_layers(model, x) if "conv2" in info.path)
+    means = Extractor(model, path)(x)[path].mean((1, 2))
+    weights = model.layers[-1].kernel.numpy()[: means.shape[1], 2]  # after the global average
+    assert_close(measure_channel_relevance(model, x, path, 2)[path], means * weights)
+
+
 def test_channels_first_layers_are_summed_over_their_last_axes() -> None:
     pool = layers.MaxPooling2D(name="pool", data_format="channels_first")
     model = make_classifier(pool, layers.Flatten(), shape=(4, 6, 8))

@@ -17,6 +17,7 @@ from PIL import Image
 
 import actgrid
 from actgrid.errors import LayerError, OptionError
+from actgrid.rendering import ORDERS
 from actgrid.web.page_files import read_page_files
 
 
@@ -51,6 +52,7 @@ def test_site_contains_all_offered_resources(site: Path) -> None:
     assert not model_info["is_live"]
     assert model_info["controls"]["layer"]["normalize"]["choices"] == ["standard", "minmax"]
     assert model_info["controls"]["layer"]["scope"]["choices"] == ["channel", "layer"]
+    assert model_info["controls"]["layer"]["order"]["choices"] == list(ORDERS)  # no relevance
     assert [method["name"] for method in model_info["methods"]] == ["saliency", "gradcam"]
     assert (model_info["targets"], model_info["uploads"], model_info["maximize"]) == (
         False,

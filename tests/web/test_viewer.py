@@ -628,6 +628,9 @@ async def test_model_without_classes_has_no_heatmaps(kind: str) -> None:
         await case.viewer.get_classes(case.image)
     with pytest.raises(NotFoundError, match="no classes"):
         await case.viewer.get_heatmap(case.image, "gradcam", None)
+    assert "relevance" not in case.model_info["controls"]["layer"]["order"]["choices"]
+    with pytest.raises(NotFoundError, match="no classes"):
+        await case.viewer.get_relevance(case.image, 1, None)
     await case.viewer.close()
 
 

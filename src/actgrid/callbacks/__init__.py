@@ -5,6 +5,7 @@ from actgrid.callbacks.explanations import Explanations
 from actgrid.callbacks.grids import ActivationGrids
 from actgrid.callbacks.health import ChannelHealth, ChannelHealthWarning
 from actgrid.callbacks.movie import TrainingMovie
+from actgrid.callbacks.results import log
 from actgrid.callbacks.sinks import Sink
 
 __all__ = [
@@ -15,4 +16,5 @@ __all__ = [
     "ModelDrift",
     "Sink",
     "TrainingMovie",
+    "log",
 ]

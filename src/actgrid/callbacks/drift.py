@@ -25,7 +25,7 @@ from actgrid.statistics.measurements import measure_batch
 from actgrid.statistics.model_comparison import ModelComparison
 from actgrid.statistics.model_pair import A, B, LayerPair, ModelPair, join_input
 
-__all__ = ["ModelDrift"]
+__all__ = ["ModelDrift", "compute_scalars"]
 
 Array = npt.NDArray[Any]
 
@@ -169,7 +169,7 @@ class ModelDrift(SinkCallback):
         if step is not None:
             self.steps.append(step)
             self.comparison = comparison
-            for tag, value in _compute_scalars(comparison).items():
+            for tag, value in compute_scalars(comparison).items():
                 self.history.setdefault(tag, []).append(value)
         return _Observation(comparison, first_outputs)
 
@@ -180,7 +180,7 @@ class ModelDrift(SinkCallback):
         for pair, (a, b) in observation.first_outputs.items():
             grids = compare_activations(pair.a, a, pair.b, b, names, self._shown_channels)
             pictures[f"{pair.a.path}/comparison"] = grids.to_png()
-        return _compute_scalars(observation.comparison), pictures
+        return compute_scalars(observation.comparison), pictures
 
     def _send(
         self, sink: Sink, step: int, content: tuple[dict[str, float], dict[str, bytes]]
@@ -192,7 +192,7 @@ class ModelDrift(SinkCallback):
             sink.images(tag, [png], step)
 
 
-def _compute_scalars(comparison: ModelComparison) -> dict[str, float]:
+def compute_scalars(comparison: ModelComparison) -> dict[str, float]:
     """Return the numbers of each layer by tag, such as ``"conv/cka"``."""
     return {
         f"{layer['layer']}/{name}": layer[name]
