@@ -96,6 +96,23 @@ def test_values_that_are_not_finite_become_zero(photos: Path) -> None:
     assert {entry["before"] for entry in ablation["top"]} == {None}
 
 
+@pytest.mark.parametrize(("units", "batch"), [(1, None), (3, 4)])
+def test_without_all_channels_all_classes_are_equally_probable(
+    photos: Path, units: int, batch: int | None
+) -> None:
+    """Check a binary classifier with one output, and a model with a fixed batch size."""
+    inputs = keras.Input(batch_shape=(batch, 8, 8, 3))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3, name="conv")(inputs))
+    activation = "sigmoid" if units == 1 else "softmax"
+    viewer = make_viewer(
+        keras.Model(inputs, keras.layers.Dense(units, activation=activation)(x)), photos
+    )
+    (image, *_) = viewer.images.list_images(0, 1)
+    top = asyncio.run(viewer.get_ablation(image.id, "1:0,1,2,3"))["top"]
+    assert [entry["value"] for entry in top] == pytest.approx([1 / len(top)] * max(units, 2))
+    assert sum(entry["before"] for entry in top) == pytest.approx(1, abs=1e-4)
+
+
 @pytest.mark.parametrize(
     ("channels", "status", "message"),
     [
