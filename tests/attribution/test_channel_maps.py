@@ -12,7 +12,6 @@ import tensorflow as tf
 from keras import layers
 
 from actgrid import explain
-from actgrid.errors import LayerError
 
 Array = npt.NDArray[Any]
 
@@ -172,14 +171,21 @@ class TwoOutputs(layers.Layer):  # type: ignore[misc]
         return tf.nn.relu(x), x * 2
 
 
-def test_ablationcam_rejects_one_of_several_outputs() -> None:
+def test_ablationcam_of_one_of_several_outputs() -> None:
     inputs = keras.Input((5, 3))
     positive, double = TwoOutputs(name="two")(layers.Conv1D(4, 2, name="conv")(inputs))
-    model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling1D()(positive + double)))
+    model = keras.Model(
+        inputs, layers.Dense(2, name="out")(layers.GlobalAveragePooling1D()(positive + double))
+    )
     x = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)
     assert explain(model, x, "hirescam", 0, layer="two").layer == "two[1]"
-    with pytest.raises(LayerError, match="ablationcam cannot replace the output of the layer two"):
-        explain(model, x, "ablationcam", 0, layer="two")
+    heatmap = explain(model, x, "ablationcam", 0, layer="two")
+    assert heatmap.layer == "two[1]"
+    values = 2 * np.asarray(model.get_layer("conv")(x), np.float64)
+    decreases = values.mean(1) * model.get_layer("out").get_weights()[0][:, 0]
+    weights = decreases / np.abs(np.asarray(model(x))[:, :1])
+    expected = np.maximum((values * weights[:, None]).sum(-1), 0)
+    assert_maps_close(heatmap.values, expected)
     assert explain(model, x, "ablationcam", 0, layer="conv").layer == "conv"
 
 

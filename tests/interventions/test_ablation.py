@@ -254,5 +254,5 @@ def test_several_references_and_unused_layers(model: Any, x: Array) -> None:
     inputs = keras.Input((4, 4, 3))
     unused = layers.Conv2D(2, 1, name="unused")(inputs)
     branch = keras.Model(inputs, [layers.Flatten(name="flat")(inputs), unused])
-    with pytest.raises(LayerError, match="the score does not depend on it"):
+    with pytest.raises(LayerError, match="the score does not depend on the layer unused"):
         actgrid.ablate_channels(branch, np.ones((1, 4, 4, 3)), "unused", {"flat": 0})

@@ -61,8 +61,8 @@ class _ChannelReplacementFunction:
         scores = run.target_scores.scores
         if replaced.name not in collect_ancestors([scores]):
             raise LayerError(
-                f"the output of the layer {self.path} cannot be replaced, or the score does not "
-                "depend on it: choose a layer before the target that is not within a loop"
+                f"the score does not depend on the layer {self.path}: choose a layer before the "
+                "target"
             )
         return scores
 

@@ -301,13 +301,15 @@ def trace_model(
     ------
     ModelError
         If the model cannot be run on these inputs.
+    LayerError
+        If an output that is to be replaced does not exist, or exists only in a loop.
     """
     tf = tensorflow()
     check_model_state(model)
     graph = tf.compat.v1.get_default_graph()
     start = graph.version
-    edits = get_output_edits(model)
-    applied_edits: set[str] = set()
+    replacements, edits = replacements or {}, get_output_edits(model)
+    changed_paths: set[str] = set()
     aliases: dict[str, str] = {}
     records: list[_Record] = []
     time_steps = TimeSteps()
@@ -324,18 +326,16 @@ def trace_model(
 
                 def change(outputs: Any) -> Any:
                     path = _format_call_path(node, earlier_calls)
-                    outputs, _ = _replace_outputs(path, outputs, replacements or {}, aliases)
                     # The edits of a patched model also change an output that is replaced.
-                    outputs, applied = _replace_outputs(path, outputs, edits, aliases)
-                    applied_edits.update(applied)
+                    for changes in (replacements, edits):
+                        outputs, paths = _replace_outputs(path, outputs, changes, aliases)
+                        changed_paths.update(paths)
                     return outputs
 
-                is_changed = bool(replacements or edits)
-                outputs, passed_outputs = (
-                    time_steps.capture(outputs, change)
-                    if is_changed
-                    else time_steps.capture(outputs)
-                )
+                if replacements or edits:
+                    outputs, passed_outputs = time_steps.capture(outputs, change)
+                else:
+                    outputs, passed_outputs = time_steps.capture(outputs)
                 span = range(first_operation, graph.version)
                 records.append(_Record(node, inputs, outputs, passed_outputs, span))
                 return passed_outputs
@@ -367,8 +367,8 @@ def trace_model(
             interceptions.enter_context(_keep_state_except_seeds(model))
         with raise_model_errors(inputs):
             results = model(inputs, training=training)
-    for path in edits:
-        if path not in applied_edits:
+    for path in (*replacements, *edits):
+        if path not in changed_paths:
             raise LayerError(
                 f"the output of the layer {path} cannot be changed: expected a layer that the "
                 "model calls outside of loops"

@@ -321,8 +321,8 @@ class Viewer:
             LookupError.
         OptionError
             If `channels` has another form. Also a ValueError.
-        CapabilityError
-            If channels of a layer cannot be switched off. Also a ValueError.
+        LayerError
+            If channels of a layer cannot be switched off. Also a KeyError.
         """
         stored, node = self.images[image], self._get_class_node()
         ablated = self._ablation.parse_channels(channels)
