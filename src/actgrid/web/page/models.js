@@ -39,7 +39,9 @@ export class ModelsView {
       onclick: () => updateState({ sort: getState().sort === "layer" ? "difference" : "layer" }),
     });
     const otherName = model.other?.name ?? "";
-    const labels = [model.name, otherName, `${model.name} − ${otherName}`];
+    // Two states of one model often have the same name.
+    const sides = model.name === otherName ? ["first", "second"] : [model.name, otherName];
+    const labels = [...sides, sides.join(" − ")];
     this.sides = labels.map((label, index) => {
       const side = new GridSide(this.makeOwner(label), ["first", "second", "difference"][index]);
       side.caption.hidden = false;
