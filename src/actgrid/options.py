@@ -246,6 +246,23 @@ class ModelOptions(TypedDict, total=False):
     ]
 
 
+class LoadedModelOptions(ModelOptions, total=False):
+    """Options for loading the model."""
+
+    edits: Annotated[
+        Any,
+        Option(
+            Text("EDIT"),
+            None,
+            "Change of a layer's output: LAYER:CHANNELS=VALUE such as conv1:3,0-2=0, or LAYER=VALUE "
+            "for all channels. VALUE is a number, mean, or a factor such as x0.5. Of two models, "
+            "the second is changed.",
+            none="nothing is changed",
+            is_repeatable=True,
+        ),
+    ]
+
+
 class LayerOptions(TypedDict, total=False):
     """Options for selecting layers."""
 

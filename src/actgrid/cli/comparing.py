@@ -15,7 +15,7 @@ from actgrid.cli.loading import (
     resolve_preprocessing,
 )
 from actgrid.models.preprocessing import Preprocessing
-from actgrid.options import InputOptions, ModelOptions
+from actgrid.options import InputOptions, LoadedModelOptions
 
 __all__ = ["ComparedInputs", "load_compared_inputs"]
 
@@ -59,7 +59,7 @@ def load_compared_inputs(model: str, images: Sequence[str], options: Options) ->
     labels = read_labels_option(options["labels"])
     target = parse_targets(options["target"] or [], labels)
     tokens: Any = read_tokens(options["tokens"])
-    network = load_model(model, **options.select(ModelOptions))
+    network = load_model(model, **options.select(LoadedModelOptions))
     preprocessing = resolve_preprocessing(network, options["preprocess"])
     x = load_sources(images, network, options.select(InputOptions))
     count = len(x) if isinstance(x, list) else 1

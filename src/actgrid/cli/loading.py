@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,8 @@ from threading import Thread
 from typing import Any
 
 from actgrid import demo, models
-from actgrid.errors import AssumptionWarning
+from actgrid.errors import AssumptionWarning, OptionError
+from actgrid.interventions import patch, scale
 from actgrid.models.frameworks import keras, load_tensorflow
 from actgrid.models.image_sources import find_images
 from actgrid.models.images import load_images
@@ -22,29 +24,38 @@ from actgrid.models.sample_files import is_sample_file
 from actgrid.models.sample_inputs import find_sample_kind
 from actgrid.models.vocabularies import Tokenizer, read_vocabulary
 from actgrid.option_groups import get_options
+from actgrid.option_types import Channels
 from actgrid.options import InputOptions
 
 __all__ = [
     "load_model",
     "load_source",
     "load_sources",
+    "parse_edits",
     "parse_layers",
     "read_tokens",
     "resolve_preprocessing",
 ]
 
 
-def load_model(spec: str, weights: str, safe_mode: bool) -> Any:
+def load_model(spec: str, weights: str, safe_mode: bool, edits: Sequence[str] | None = None) -> Any:
     """Load a model with `actgrid.load_model`; Keras's messages go to standard error.
 
     A module of ``package.module:function`` may be in the current folder. That folder is searched
     last, so that its files never replace a library.
+
+    Parameters
+    ----------
+    edits
+        Values of the option `--edits`: changes of layers, which `actgrid.patch` applies. None: the
+        model is not changed.
 
     Returns
     -------
     object
         The model.
     """
+    parsed = parse_edits(edits or ())  # reports errors before the model loads
     is_function = is_function_spec(spec)
     if spec == "demo":
         Thread(target=demo.prefetch_weights).start()  # while TensorFlow is imported
@@ -53,7 +64,54 @@ def load_model(spec: str, weights: str, safe_mode: bool) -> Any:
     if is_function and folder not in sys.path:
         sys.path.append(folder)
     with redirect_stdout(sys.stderr):
-        return models.load_model(spec, weights=weights, safe_mode=safe_mode)
+        model = models.load_model(spec, weights=weights, safe_mode=safe_mode)
+    return patch(model, parsed) if parsed else model
+
+
+def parse_edits(texts: Sequence[str]) -> dict[str, Any]:
+    """Parse the values of the option `--edits`.
+
+    Returns
+    -------
+    dict
+        Layer -> change, as `actgrid.patch` takes them.
+
+    Raises
+    ------
+    OptionError
+        If a text has another form.
+    """
+    edits: dict[str, Any] = {}
+    for text in texts:
+        layer, equals, value_text = text.rpartition("=")
+        value = _parse_value(value_text.strip())
+        if not (layer and equals) or value is None:
+            raise OptionError(
+                f"--edits must be LAYER:CHANNELS=VALUE, such as conv1:3,0-2=0, or LAYER=VALUE, "
+                f"where VALUE is a number, mean, or a factor such as x0.5: got {text!r}"
+            )
+        path, colon, numbers = layer.rpartition(":")
+        if not (colon and re.fullmatch(r"[0-9,\- ]+", numbers)):
+            edits[layer] = value
+            continue
+        channels = Channels().check("--edits", numbers)
+        changes = edits.setdefault(path, {})
+        if not isinstance(changes, dict):
+            raise OptionError(f"--edits changes all channels of {path}: got also {text!r}")
+        changes |= dict.fromkeys(channels, value)
+    return edits
+
+
+def _parse_value(text: str) -> Any:
+    """Return a number, ``"mean"`` or a scaling function; None for any other text."""
+    if text == "mean":
+        return text
+    is_factor = text.startswith("x")
+    try:
+        number = float(text.removeprefix("x"))
+    except ValueError:
+        return None
+    return scale(number) if is_factor else number
 
 
 def load_source(source: str, model: Any, options: Mapping[str, Any]) -> Any:

@@ -23,7 +23,7 @@ from actgrid.errors import OptionError, OutputError, suggest
 from actgrid.options import (
     CompareModelsOptions,
     DrawingOptions,
-    ModelOptions,
+    LoadedModelOptions,
     RayOptions,
     RunOptions,
 )
@@ -72,7 +72,7 @@ def start_run(
             f"--engine must be one of {', '.join(_ENGINES)}, not {engine!r}"
             f"{suggest(engine, _ENGINES)}"
         )
-    loaded = options.select(ModelOptions)
+    loaded = options.select(LoadedModelOptions)
     get_model = cache(partial(load_model, model, **loaded))
     settings["tokens"] = read_tokens(options["tokens"])
     items = find_run_items(images, find_local_folder(output), get_model, settings)
@@ -112,8 +112,9 @@ def start_comparison(model: str, other_model: str, images: list[str], options: O
     open_store(options["output"])
     settings = options.select(CompareModelsOptions)
     settings["tokens"] = read_tokens(options["tokens"])
-    loaded = options.select(ModelOptions)
-    network, other = (load_model(spec, **loaded) for spec in (model, other_model))
+    loaded = options.select(LoadedModelOptions)
+    other = load_model(other_model, **loaded)
+    network = load_model(model, **{**loaded, "edits": None})
     resolve_preprocessing(network, options["preprocess"])  # checks the option
     names = options["layers"]
     layers: Any = parse_layers(network, names)

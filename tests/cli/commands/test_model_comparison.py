@@ -149,3 +149,38 @@ def test_activation_patching_is_drawn_and_listed(run: Run, files: Path, tmp_path
     )
     assert printed["effects"] == expected.to_records()
     run(*arguments, "--unit", "x").assert_one_clear_line("--unit must be one of layer, channel")
+
+
+# --- edits of the model that a command loads
+
+
+def test_commands_change_the_model(run: Run, files: Path, tmp_path: Path) -> None:
+    photo, model = files / "photos" / "0.png", files / "a.keras"
+    edits = "--edits", "conv_a:0,2-3=x0.5", "--edits", "conv_a:1=-2", "--edits", "mean=mean"
+    wrong = run("ablate", model, photo, *edits)
+    wrong.assert_one_clear_line("layer mean has no positions to average over")
+    arguments = "ablate", model, photo, "--target", 0, "--layers", "conv_a", "--json"
+    printed = json.loads(run(*arguments, *edits[:4], "-o", tmp_path / "a.png").out)
+    patched = actgrid.patch(
+        actgrid.load_model(model),
+        {"conv_a": {(0, 2, 3): actgrid.interventions.scale(0.5), 1: -2}},
+    )
+    expected = actgrid.ablate_channels(patched, photo, "conv_a", 0)["conv_a"]
+    assert printed["channels"] == expected.to_records()
+    for text in ("conv_a:0", "conv_a:0=", "=0", "conv_a:0=half", "conv_a:0=x", "conv_a"):
+        result = run(*arguments, "--edits", text)
+        result.assert_one_clear_line("--edits must be LAYER:CHANNELS=VALUE", repr(text))
+    mixed = run(*arguments, "--edits", "conv_a=0", "--edits", "conv_a:1=0")
+    mixed.assert_one_clear_line("--edits changes all channels of conv_a")
+    run(*arguments, "--edits", "conv_a:7=0").assert_one_clear_line("has no channel 7")
+    run(*arguments, "--edits", "cnv:7=0").assert_one_clear_line("no layer is called 'cnv'")
+
+
+def test_the_second_of_two_models_is_changed(run: Run, files: Path, tmp_path: Path) -> None:
+    model = files / "a.keras"
+    options = "--edits", "conv_a:1=0", "-o", tmp_path / "out"
+    result = run("compare-models", model, model, files / "photos", *options)
+    assert result.code == 0, result
+    layer = actgrid.ModelComparison.load(tmp_path / "out").layers["conv_a"]
+    assert layer.died.tolist() == [False, True, False, False]
+    assert layer.difference[[0, 2, 3]].tolist() == [0, 0, 0]

@@ -16,7 +16,7 @@ from actgrid.options import (
     InputOptions,
     JsonOptions,
     LayerOptions,
-    ModelOptions,
+    LoadedModelOptions,
     TokenSampleOptions,
 )
 
@@ -28,7 +28,7 @@ from actgrid.options import (
     TokenSampleOptions,
     make_panel(FileOptions, "format"),
     InputOptions,
-    ModelOptions,
+    LoadedModelOptions,
     JsonOptions,
     layers=NoneMeaning("every layer of attention"),
 )
@@ -49,7 +49,7 @@ def attention(model: Model, source: Input, *, options: Options) -> None:
     output = Path(options["output"])
     tokens = read_tokens(options["tokens"])
     make_folder(output)
-    network = load_model(model, **options.select(ModelOptions))
+    network = load_model(model, **options.select(LoadedModelOptions))
     preprocessing = resolve_preprocessing(network, options["preprocess"])
     layers = options["layers"]
     items = None if layers is None else [_parse(text) for text in layers]

@@ -16,7 +16,7 @@ from actgrid.options import (
     InputOptions,
     JsonOptions,
     LabelOptions,
-    ModelOptions,
+    LoadedModelOptions,
     PictureFileOptions,
     TargetOptions,
 )
@@ -29,7 +29,7 @@ from actgrid.options import (
     ConceptOptions,
     InputOptions,
     ImageInputOptions,
-    ModelOptions,
+    LoadedModelOptions,
     BatchOptions,
     JsonOptions,
     output="concepts.png",
@@ -50,7 +50,7 @@ def concepts(model: Model, images: Images, *, options: Options) -> None:
     labels = read_labels_option(options["labels"])
     target = parse_targets(options["target"] or [], labels)
     make_folder(output.parent)
-    network = load_model(model, **options.select(ModelOptions))
+    network = load_model(model, **options.select(LoadedModelOptions))
     preprocessing = resolve_preprocessing(network, options["preprocess"])
     layer = options["layer"]
     (item,) = parse_layers(network, None if layer is None else [layer]) or [None]

@@ -22,8 +22,8 @@ from actgrid.options import (
     JsonOptions,
     LabelOptions,
     ListOptions,
+    LoadedModelOptions,
     MethodOptions,
-    ModelOptions,
     OverlayOptions,
     StyleOptions,
     TargetOptions,
@@ -44,7 +44,7 @@ from actgrid.progress import show_progress
     OverlayOptions,
     make_panel(FileOptions, "format"),
     InputOptions,
-    ModelOptions,
+    LoadedModelOptions,
     BatchOptions,
     JsonOptions,
     output=None,
@@ -97,7 +97,7 @@ def explain(
     methods = select_methods(options["method"], layer, options.select(MethodOptions))
     labels = read_labels_option(options["labels"])
     target = parse_targets(texts, labels)
-    get_model = cache(partial(load_model, model, **options.select(ModelOptions)))
+    get_model = cache(partial(load_model, model, **options.select(LoadedModelOptions)))
     tokens: Any = read_tokens(options["tokens"])
     reading = options.select(InputOptions)
     items = find_run_items(images, None, get_model, reading | {"tokens": tokens})

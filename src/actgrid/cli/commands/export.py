@@ -12,7 +12,7 @@ from actgrid.options import (
     InputOptions,
     LabelOptions,
     LayerOptions,
-    ModelOptions,
+    LoadedModelOptions,
     SiteOptions,
     ViewerOptions,
     VocabularyOptions,
@@ -27,7 +27,7 @@ from actgrid.options import (
     LabelOptions,
     InputOptions,
     VocabularyOptions,
-    ModelOptions,
+    LoadedModelOptions,
     BatchOptions,
     output="site",
     layers=NoneMeaning("all layers that can be drawn"),
@@ -52,7 +52,7 @@ def export(model: Model, images: Images, options: Options) -> None:
     viewing = read_viewer_options(images, options)
     output = Path(options["output"])
     make_folder(output)
-    network = load_model(model, **options.select(ModelOptions))
+    network = load_model(model, **options.select(LoadedModelOptions))
     preprocessing = resolve_preprocessing(network, options["preprocess"])
     viewing["tokens"] = read_tokens(options["tokens"])
     actgrid.export_site(

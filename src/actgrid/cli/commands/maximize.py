@@ -18,9 +18,9 @@ from actgrid.options import (
     InputOptions,
     JsonOptions,
     LabelOptions,
+    LoadedModelOptions,
     MaximizedLayerOptions,
     MaximizeOptions,
-    ModelOptions,
     PictureFileOptions,
     SheetOptions,
 )
@@ -36,7 +36,7 @@ from actgrid.options import (
     InputFileOptions,
     ImageInputOptions,
     SheetOptions,
-    ModelOptions,
+    LoadedModelOptions,
     BatchOptions,
     JsonOptions,
     batch_size=16,
@@ -56,7 +56,7 @@ def maximize(model: Model, options: Options) -> None:
     output = Path(options["output"])
     find_image_format(output.suffix)
     make_folder(output.parent)
-    network = load_model(model, **options.select(ModelOptions))
+    network = load_model(model, **options.select(LoadedModelOptions))
     preprocessing = resolve_preprocessing(network, options["preprocess"])
     (layer,) = parse_layers(network, [options["layer"]]) or [None]
     maximization = attribution.maximize(

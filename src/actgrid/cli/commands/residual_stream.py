@@ -15,8 +15,8 @@ from actgrid.cli.command import Options, command
 from actgrid.options import (
     InputOptions,
     JsonOptions,
+    LoadedModelOptions,
     LogitLensOptions,
-    ModelOptions,
     PictureFileOptions,
     StreamStyleOptions,
     TokenSampleOptions,
@@ -28,7 +28,7 @@ from actgrid.options import (
     StreamStyleOptions,
     LogitLensOptions,
     InputOptions,
-    ModelOptions,
+    LoadedModelOptions,
     JsonOptions,
     output="residual-stream.png",
 )
@@ -48,7 +48,7 @@ def residual_stream(model: Model, source: Input, *, options: Options) -> None:
     find_image_format(output.suffix)
     tokens = read_tokens(options["tokens"])
     make_folder(output.parent)
-    network = load_model(model, **options.select(ModelOptions))
+    network = load_model(model, **options.select(LoadedModelOptions))
     x = load_source(source, network, options.select(InputOptions))
     preprocessing = resolve_preprocessing(network, options["preprocess"])
     as_dict: Callable[[], dict[str, Any]]

@@ -17,7 +17,7 @@ from actgrid.options import (
     BatchOptions,
     InputOptions,
     LabelOptions,
-    ModelOptions,
+    LoadedModelOptions,
     OpenOptions,
     SecondModelOptions,
     ServerOptions,
@@ -36,7 +36,7 @@ from actgrid.options import (
     LabelOptions,
     InputOptions,
     VocabularyOptions,
-    ModelOptions,
+    LoadedModelOptions,
     BatchOptions,
 )
 def serve(model: Model, images: OptionalImages = None, *, options: Options) -> None:
@@ -63,12 +63,12 @@ def serve(model: Model, images: OptionalImages = None, *, options: Options) -> N
             if options["open"]:
                 webbrowser.open(url)
 
-        network = load_model(model, **options.select(ModelOptions))
+        loaded = options.select(LoadedModelOptions)
+        has_second = options["compare_with"] is not None
+        network = load_model(model, **{**loaded, **({"edits": None} if has_second else {})})
         preprocessing = resolve_preprocessing(network, options["preprocess"])
-        if options["compare_with"] is not None:
-            viewing["compare_with"] = load_model(
-                options["compare_with"], **options.select(ModelOptions)
-            )
+        if has_second:
+            viewing["compare_with"] = load_model(options["compare_with"], **loaded)
         viewing["tokens"] = read_tokens(options["tokens"])
         actgrid.serve(
             network, ready=announce, **viewing, **options.select(ServerOptions, UploadOptions)

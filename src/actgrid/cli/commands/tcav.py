@@ -19,7 +19,7 @@ from actgrid.options import (
     JsonOptions,
     LabelOptions,
     LayerOptions,
-    ModelOptions,
+    LoadedModelOptions,
     PictureFileOptions,
     TargetOptions,
 )
@@ -34,7 +34,7 @@ from actgrid.options import (
     ConceptVectorOptions,
     InputOptions,
     ImageInputOptions,
-    ModelOptions,
+    LoadedModelOptions,
     BatchOptions,
     JsonOptions,
     output="tcav.png",
@@ -60,7 +60,7 @@ def tcav(model: Model, images: Images, *, options: Options) -> None:
     labels = read_labels_option(options["labels"])
     target = parse_targets(options["target"] or [], labels)
     make_folder(output.parent)
-    network = load_model(model, **options.select(ModelOptions))
+    network = load_model(model, **options.select(LoadedModelOptions))
     preprocessing = resolve_preprocessing(network, options["preprocess"])
     reading = options.select(InputOptions)
     result = measure_concept_sensitivity(
