@@ -255,8 +255,8 @@ class LoadedModelOptions(ModelOptions, total=False):
             Text("EDIT"),
             None,
             "Change of a layer's output: LAYER:CHANNELS=VALUE, such as conv1:3,0-2=0, or "
-            "LAYER=VALUE for all channels. VALUE is a number, mean, or a factor such as x0.5. Of two models, "
-            "the second is changed.",
+            "LAYER=VALUE for all channels. VALUE is a number, mean, or a factor such as x0.5. Of "
+            "two models, the second is changed.",
             none="nothing is changed",
             is_repeatable=True,
         ),
