@@ -237,7 +237,7 @@ VIEWER = Group(
         maximum(_WARM, 60, "ms"),
         maximum(_PROBLEMS, 0, "errors"),
         maximum(_GROWTH, 1.1, "x"),
-        maximum(_PAGE_SIZE, 200, "kB"),
+        maximum(_PAGE_SIZE, 300, "kB"),
     ),
     unit="",
     max_rounds=1,
