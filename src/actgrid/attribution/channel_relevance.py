@@ -328,7 +328,7 @@ def check_order_options(options: Mapping[str, Any]) -> bool:
         If `target` or `labels` is given with another order, or an option that changes the channels
         with this order.
     """
-    order = options["order"]
+    order = options.get("order", "index")
     is_by_relevance = isinstance(order, str) and order == "relevance"
     given = [
         name
