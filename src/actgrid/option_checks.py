@@ -246,5 +246,6 @@ def describe_bounds(minimum: float | None, maximum: float | None) -> str:
         A phrase such as ``" from 0 to 1024"``, or an empty text without limits.
     """
     if maximum is None or math.isinf(maximum):
-        return "" if minimum is None else f" of at least {minimum}"
+        is_free = minimum is None or math.isinf(minimum)
+        return "" if is_free else f" of at least {minimum}"
     return f" from {minimum} to {maximum}"

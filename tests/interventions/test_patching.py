@@ -337,6 +337,48 @@ def test_patched_models_can_be_patched_again(model: Any, x: Array) -> None:
     assert actgrid.Extractor(patched, "conv")(x)["conv"][0, 0, 0, 0] == 1
 
 
+def test_several_keys_of_one_layer(model: Any, x: Array) -> None:
+    edits = {"conv": {1: 2}, model.get_layer("conv"): {2: 0}, "con?": {1: scale(3)}}
+    values = actgrid.Extractor(actgrid.patch(model, edits), "conv")(x)["conv"]
+    assert (values[..., 1:3] == (6, 0)).all()
+
+
+def test_training_updates_moving_averages() -> None:
+    def make() -> Any:
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential(
+            [
+                keras.Input((6, 6, 2)),
+                layers.Conv2D(3, 3, name="conv"),
+                layers.BatchNormalization(name="norm"),
+                layers.Flatten(),
+                layers.Dense(2, activation="softmax"),
+            ]
+        )
+        model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+        return model
+
+    images = np.random.default_rng(0).random((8, 6, 6, 2)).astype(np.float32) + 2
+    labels = np.arange(8) % 2
+    model, other = make(), make()
+    model.fit(images, labels, epochs=2, shuffle=False, verbose=0)
+    patched = actgrid.patch(other, {"conv": {1: scale(1)}})
+    patched.fit(images, labels, epochs=2, shuffle=False, verbose=0)
+    for expected, weight in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_allclose(weight, expected, rtol=1e-4, atol=1e-5)
+    assert np.abs(other.get_layer("norm").get_weights()[2]).min() > 0
+    before = other.get_layer("norm").get_weights()[2]
+    patched(images, training=False)
+    np.testing.assert_array_equal(other.get_layer("norm").get_weights()[2], before)
+    patched(images, training=True)
+    assert np.abs(other.get_layer("norm").get_weights()[2] - before).min() > 0
+
+
+def test_no_samples(model: Any, x: Array) -> None:
+    with pytest.raises(ShapeError, match="no samples"):
+        actgrid.patch(model, {"conv": 0})(x[:0])
+
+
 def test_gradient_tape(model: Any, x: Array) -> None:
     patched = actgrid.patch(model, {"conv": 1}, batch_size=2)
     inputs = tf.constant(x)
@@ -363,6 +405,10 @@ def test_patched_models_cannot_be_saved_or_nested(model: Any, tmp_path: Any) -> 
     patched = actgrid.patch(model, {"conv": {0: 0}})
     with pytest.raises(CapabilityError, match="cannot be saved"):
         patched.save(tmp_path / "model.keras")
+    with pytest.raises(CapabilityError, match="cannot be saved"):
+        keras.saving.save_model(patched, tmp_path / "model.keras")
+    with pytest.raises(CapabilityError, match="got also mask"):
+        patched(np.ones((1, 8, 8, 3)), mask=np.ones((1, 8)))
     with pytest.raises(CapabilityError, match="cannot be a layer of another model"):
         patched(keras.Input((8, 8, 3)))
     assert repr(patched).startswith("<PatchedSequential name=small")
@@ -375,6 +421,8 @@ def test_patched_models_cannot_be_saved_or_nested(model: Any, tmp_path: Any) -> 
         ([], OptionError, "edits must be a dict"),
         ({"conv": {}}, OptionError, "expected at least one channel"),
         ({"cnv": {0: 0}}, LayerError, "did you mean conv"),
+        ({"conv": {(): 0}}, OptionError, "expected at least one channel"),
+        ({"conv": {0: 1e39}}, OptionError, "must be in the range of float32"),
         ({"conv": {4: 0}}, LayerError, "has no channel 4; expected 0 to 3"),
         ({"conv": {-5: 0}}, LayerError, "has no channel -5"),
         ({"conv": {True: 0}}, LayerError, "has no channel True"),

@@ -164,8 +164,9 @@ def test_merged_parts_are_the_whole(models: tuple[Any, Any], x: Array) -> None:
         else:
             assert values.tolist() == expected.tolist()
     other = actgrid.compare_models(*models, x[:4], "conv")
-    with pytest.raises(ShapeError, match="comparisons of different layers"):
-        merged.merge(other)
+    for different in (other, 3):
+        with pytest.raises(ShapeError, match="comparisons of different layers"):
+            merged.merge(different)  # type: ignore[arg-type]
 
 
 def test_files(comparison: ModelComparison, tmp_path: Path) -> None:
@@ -285,6 +286,18 @@ def test_nonfinite_values_are_counted_and_left_out() -> None:
     assert np.isnan(layer.cka)
 
 
+def test_correlation_of_channels_with_different_means(x: Array) -> None:
+    def make(offset: float) -> Any:
+        return keras.Sequential([keras.Input((3,)), layers.Rescaling(1.0, offset, name="shift")])
+
+    values = x[:, 0, 0]
+    models = make(0), make(1e4)
+    layer = actgrid.compare_models(*models, values).layers["shift"]
+    outputs = [np.asarray(model(values), np.float64) for model in models]
+    expected = [np.corrcoef(outputs[0][:, i], outputs[1][:, i])[0, 1] for i in range(3)]
+    np.testing.assert_allclose(layer.correlation, expected, atol=1e-5)
+
+
 def test_inputs_of_pairs() -> None:
     pair = ModelPair(make_model(0), make_model(1))
     x = np.ones((2, 8, 8, 3), np.float32)
@@ -295,5 +308,6 @@ def test_inputs_of_pairs() -> None:
     np.testing.assert_allclose(outputs["difference/mean"], expected, rtol=1e-5)
     assert pair.name == "model0 and model1"
     assert ModelPair("demo", "demo").names == ("demo (a)", "demo (b)")
-    with pytest.raises(OptionError, match="layers must name at least one layer"):
-        ModelPair(a, b, {})
+    for selection in ({}, {0: 0}):
+        with pytest.raises(OptionError, match="layers must be a dict from layer paths"):
+            ModelPair(a, b, selection)

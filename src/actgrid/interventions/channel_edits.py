@@ -229,6 +229,8 @@ def _list_channels(info: LayerInfo, key: Any) -> list[int]:
                 f"layer {info.path} has no channel {item!r}; expected 0 to {count - 1}"
             )
         channels.append(channel % count)
+    if not channels:
+        raise OptionError(f"layer {info.path}: expected at least one channel: got {key!r}")
     return channels
 
 
@@ -274,6 +276,12 @@ def _check_value(info: LayerInfo, channel: int | None, value: Any, reference: Ar
         raise DtypeError(
             f"layer {info.path}: value must be real numbers, 'mean', 'reference' or a function: "
             f"got {value!r}"
+        )
+    with np.errstate(over="ignore"):
+        stored = array.astype(tensorflow().as_dtype(info.dtype).as_numpy_dtype)
+    if not np.array_equal(np.isfinite(stored), np.isfinite(array)):
+        raise OptionError(
+            f"layer {info.path}: value must be in the range of {info.dtype}: got {value!r}"
         )
     if array.ndim:
         positions = tuple(info.shape[axis] for axis in axes)

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from actgrid.attribution.requests import load_model_inputs
 from actgrid.errors import CapabilityError, OptionError
 from actgrid.interventions.channel_edits import (
-    ChannelEdits,
     make_channel_edits,
     uses_reference,
 )
@@ -20,6 +19,7 @@ from actgrid.models.extraction import get_extractor, trace_layers
 from actgrid.models.inputs import iterate_batches
 from actgrid.models.network import check_compiled
 from actgrid.models.networks import get_network
+from actgrid.models.output_edits import OutputEdit, join_edits
 from actgrid.models.patched_model import make_patched_model
 from actgrid.models.tracing import prepare_trace_inputs
 from actgrid.models.types import ModelLike
@@ -46,7 +46,8 @@ def patch(model: ModelLike, edits: Mapping[Any, Any], **options: Unpack[PatchOpt
         A Keras model, or anything that `actgrid.load_model` loads as a Keras model.
     edits : dict
         Layer -> change of its output. A layer is a layer path, a glob, a layer, a class or an
-        index, see `actgrid.Extractor`; a path selects all calls of a layer. A change is a dict
+        index, see `actgrid.Extractor`; a path selects all calls of a layer. Of two changes of a
+        layer, the later one is applied to the result of the earlier one. A change is a dict
         from channels to values, or a value for the whole output. Channels are an index, a negative
         index, or a tuple or range of indices. A value is one of:
 
@@ -73,7 +74,8 @@ def patch(model: ModelLike, edits: Mapping[Any, Any], **options: Unpack[PatchOpt
         The patched model. ``patched(x)`` runs one compiled function in batches, and returns what
         ``model(x)`` returns: tensors. It also takes image files. A ``with`` block frees the
         compiled function at its end; the patched model can also be used without. Weights are
-        shared: training either model changes both. A patched model cannot be saved.
+        shared: training either model changes both. A patched model cannot be saved, and a model
+        that is made of its layers is not patched.
 
     Raises
     ------
@@ -110,7 +112,7 @@ def patch(model: ModelLike, edits: Mapping[Any, Any], **options: Unpack[PatchOpt
     check_compiled(get_network(model), "patch")
     if not isinstance(edits, Mapping) or not edits:
         raise OptionError(f"edits must be a dict from layers to changes: got {edits!r}")
-    output_edits: dict[str, ChannelEdits] = {}
+    output_edits: dict[str, OutputEdit] = {}
     inputs = None
     for layer, values in edits.items():
         extractor = get_extractor(model, list(layer) if isinstance(layer, tuple) else [layer])
@@ -123,7 +125,9 @@ def patch(model: ModelLike, edits: Mapping[Any, Any], **options: Unpack[PatchOpt
                 raise CapabilityError(
                     f"attention scores cannot be changed: got {path}; expected a layer"
                 )
-            output_edits[path] = make_channel_edits(info, values, references.get(path))
+            edit = make_channel_edits(info, values, references.get(path))
+            # Several keys may select one layer.
+            output_edits = join_edits(output_edits, {path: edit})
     patched = make_patched_model(model, output_edits, batch_size)
     # A trace raises the errors of values that do not fit, and of layers that cannot be changed.
     trace_layers(Extractor(patched, list(output_edits)), prepare_trace_inputs(patched, None))

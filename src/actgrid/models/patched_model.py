@@ -7,7 +7,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
-from actgrid.errors import CapabilityError, ModelError
+from actgrid.errors import CapabilityError, ModelError, ShapeError
 from actgrid.models.compiled import compile_function
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.image_sources import are_images
@@ -34,6 +34,10 @@ class _PatchedMethods:
         inputs
             As for the unchanged model; or image files or Pillow images, which
             `actgrid.load_images` prepares.
+        *arguments
+            None for a call by users.
+        **options
+            `training`, as for the unchanged model.
 
         Returns
         -------
@@ -49,9 +53,14 @@ class _PatchedMethods:
             raise CapabilityError(
                 "a patched model cannot be a layer of another model: patch the outer model"
             )
-        training = bool(options.get("training", False))
+        training = bool(options.pop("training", False))
+        if arguments or any(value is not None for value in options.values()):
+            names = ", ".join(options) or "positional arguments"
+            raise CapabilityError(
+                f"a patched model takes the inputs and training=: got also {names}"
+            )
         if not tf.executing_eagerly():
-            return trace_model(self, inputs, training).results
+            return _run_patched(training, self, inputs)
         if are_images(inputs):
             inputs = load_images(inputs, model=self)
         return _run_in_batches(self, prepare_inputs(self, inputs), training)
@@ -76,7 +85,7 @@ class _PatchedMethods:
             "a patched model cannot be saved: save the unchanged model, and patch it again"
         )
 
-    save = export = __reduce__ = __reduce_ex__ = _refuse
+    save = export = get_config = __reduce__ = __reduce_ex__ = _refuse
 
 
 def make_patched_model(model: Any, edits: Mapping[str, OutputEdit], batch_size: int) -> Any:
@@ -119,7 +128,7 @@ def make_patched_model(model: Any, edits: Mapping[str, OutputEdit], batch_size: 
 
 
 def _run_patched(training: bool, model: Any, inputs: Any) -> Any:
-    return trace_model(model, inputs, training).results
+    return trace_model(model, inputs, training, updates_state=True).results
 
 
 _RUN = {training: partial(_run_patched, training) for training in (False, True)}
@@ -129,6 +138,8 @@ def _run_in_batches(model: Any, inputs: Any, training: bool) -> Any:
     """Run the compiled function of a patched model; return outputs of all samples."""
     function = compile_function(model, _RUN[training])
     results = [function(part) for part in iterate_batches(inputs, vars(model)[_BATCH_SIZE])]
+    if not results:
+        raise ShapeError("the input has no samples: expected at least one")
     if len(results) == 1:
         return results[0]
     tf = tensorflow()

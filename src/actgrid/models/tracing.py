@@ -281,6 +281,7 @@ def trace_model(
     inputs: Any,
     training: bool = False,
     replacements: Mapping[str, Any] | None = None,
+    updates_state: bool = False,
 ) -> Trace:
     """Run a model on symbolic inputs and record its layer calls.
 
@@ -291,6 +292,8 @@ def trace_model(
     replacements
         Layer path -> replacement of this output of a layer call: a tensor, or a function of the
         output that returns a tensor. The layer runs anyway.
+    updates_state
+        Whether variables such as moving averages change in training mode.
 
     Returns
     -------
@@ -363,7 +366,7 @@ def trace_model(
         interceptions.enter_context(
             _intercept_method(model, "call", lambda inputs, outputs, first_operation: outputs)
         )
-        if training:
+        if training and not updates_state:
             interceptions.enter_context(_keep_state_except_seeds(model))
         with raise_model_errors(inputs):
             results = model(inputs, training=training)

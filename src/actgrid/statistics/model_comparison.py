@@ -24,7 +24,7 @@ from actgrid.rendering.stats import import_pandas
 from actgrid.statistics.dataset import DatasetStats, stats_from_bytes, stats_to_bytes
 from actgrid.statistics.kernel_alignment import compute_alignment
 from actgrid.statistics.layer_stats import LayerStats, TopImage
-from actgrid.statistics.model_pair import ALIGNMENT, DIFFERENCE, A, B
+from actgrid.statistics.model_pair import ALIGNMENT, DIFFERENCE, SIGNED_DIFFERENCE, A, B
 
 if TYPE_CHECKING:
     import pandas
@@ -67,6 +67,9 @@ class LayerComparison:
         (channels,) float64: root of the mean squared difference.
     max_difference : numpy.ndarray
         (channels,) float64: largest absolute difference.
+    std_difference : numpy.ndarray
+        (channels,) float64: standard deviation of the difference, which a constant shift of a
+        channel does not change.
     cka : float
         Linear centered kernel alignment of the outputs of all channels: 1 for outputs that are
         equal up to rotation and scale. NaN for batches of fewer than four images.
@@ -91,6 +94,7 @@ class LayerComparison:
     difference: Floats
     rms_difference: Floats
     max_difference: Floats
+    std_difference: Floats
     cka: float
     _top: LayerStats | None = None
 
@@ -116,10 +120,8 @@ class LayerComparison:
         """
         if len(self.a.std) != len(self.b.std):
             return np.full_like(self.rms_difference, np.nan)
-        mean_difference = self.a.mean - self.b.mean
         # var(a - b) = var(a) + var(b) - 2 cov(a, b)
-        variance = np.maximum(self.rms_difference**2 - mean_difference**2, 0)
-        covariance = (self.a.std**2 + self.b.std**2 - variance) / 2
+        covariance = (self.a.std**2 + self.b.std**2 - self.std_difference**2) / 2
         with np.errstate(divide="ignore", invalid="ignore"):
             correlation = np.clip(covariance / (self.a.std * self.b.std), -1, 1)
         is_known = (self.a.nonfinite == 0) & (self.b.nonfinite == 0)
@@ -231,7 +233,7 @@ class ModelComparison(Picture):  # numpydoc ignore=PR01
             If the other comparison has different layers or another number of top images. Both are
             ValueErrors.
         """
-        if other.layer_paths != self.layer_paths:
+        if not isinstance(other, ModelComparison) or other.layer_paths != self.layer_paths:
             raise ShapeError("comparisons of different layers cannot be merged")
         self._stats.merge(other._stats)
 
@@ -467,6 +469,7 @@ def _compare_layer(path: str, other: str, stats: Mapping[str, LayerStats]) -> La
         unknown if top is None else top.mean,
         unknown if top is None else np.sqrt(top.std**2 + top.mean**2),
         unknown if top is None else top.max,
+        unknown if top is None else stats[SIGNED_DIFFERENCE + path].std,
         compute_alignment(alignment.mean),
         top,
     )

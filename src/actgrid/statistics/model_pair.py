@@ -20,13 +20,23 @@ from actgrid.models.tracing import find_input_specs
 from actgrid.models.types import LayersLike, ModelLike
 from actgrid.statistics.kernel_alignment import compute_alignment_terms
 
-__all__ = ["ALIGNMENT", "DIFFERENCE", "A", "B", "LayerPair", "ModelPair", "join_input"]
+__all__ = [
+    "ALIGNMENT",
+    "DIFFERENCE",
+    "SIGNED_DIFFERENCE",
+    "A",
+    "B",
+    "LayerPair",
+    "ModelPair",
+    "join_input",
+]
 
 Array = npt.NDArray[Any]
 
-# Prefixes of the paths of a pair: the output in each model, the absolute difference of the outputs,
-# and the terms of their alignment.
+# Prefixes of the paths of a pair: the output in each model, the difference of the outputs, absolute
+# and signed, and the terms of their alignment.
 A, B, DIFFERENCE, ALIGNMENT = "a/", "b/", "difference/", "alignment/"
+SIGNED_DIFFERENCE = "signed_difference/"
 
 
 class LayerPair(NamedTuple):
@@ -55,7 +65,8 @@ class LayerPair(NamedTuple):
             LayerInfo(ALIGNMENT + path, "CKA", (None, 3), "float64", "channels_last", 0, None),
         ]
         if self.has_equal_shapes:
-            infos.append(replace(self.a, path=DIFFERENCE + path))
+            prefixes = DIFFERENCE, SIGNED_DIFFERENCE
+            infos += [replace(self.a, path=prefix + path) for prefix in prefixes]
         return infos
 
 
@@ -68,6 +79,8 @@ class ModelPair:
         The outputs in each model.
     ``difference/PATH``
         The absolute difference of the outputs, if their shapes are equal.
+    ``signed_difference/PATH``
+        The output of the first model minus that of the second, if their shapes are equal.
     ``alignment/PATH``
         (N, 3): the terms of the CKA of the batch, equal for each sample.
 
@@ -98,8 +111,13 @@ class ModelPair:
         self.a, self.b = load_model(a), load_model(b)
         name, other = names or (_name_model(a, self.a), _name_model(b, self.b))
         self.names = (name, other) if name != other else (f"{name} (a)", f"{other} (b)")
-        if isinstance(layers, Mapping) and not layers:
-            raise OptionError("layers must name at least one layer: got {}")
+        if isinstance(layers, Mapping):
+            paths = [*layers, *layers.values()]
+            if not paths or not all(isinstance(path, str) for path in paths):
+                raise OptionError(
+                    "layers must be a dict from layer paths of the first model to those of the "
+                    f"second: got {layers!r}"
+                )
         self._layers = layers
         self._pairs: list[LayerPair] = []
 
@@ -164,7 +182,10 @@ class ModelPair:
             if pair.has_equal_shapes and a.shape[1:] == b.shape[1:]:
                 with np.errstate(invalid="ignore", over="ignore"):
                     difference = np.subtract(a, b)
-                outputs[DIFFERENCE + path] = np.abs(difference, out=difference)
+                outputs |= {
+                    SIGNED_DIFFERENCE + path: difference,
+                    DIFFERENCE + path: np.abs(difference),
+                }
             terms = np.full(3, np.nan)
             if len(a) == len(b) == batch:
                 terms = compute_alignment_terms(a, b)
@@ -192,7 +213,7 @@ class ModelPair:
         """
         known = self._list_infos(self.b, inputs[B])
         if isinstance(self._layers, Mapping):
-            paths = {str(path): str(other) for path, other in self._layers.items()}
+            paths = dict(self._layers)
             infos = self._trace(self.a, list(paths), inputs[A])
             pairs = [(info, paths.get(path, path)) for path, info in infos.items()]
         elif self._layers is not None:
