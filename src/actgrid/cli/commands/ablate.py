@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+import orjson
 import typer
 
 from actgrid.cli.arguments import Images, Model
@@ -69,7 +69,8 @@ def ablate(model: Model, images: Images, *, options: Options) -> None:
     records = [record for ablation in ablations.values() for record in ablation.to_records()]
     if options["json"]:
         about = {"preprocessing": report.preprocessing_as_dict(inputs.preprocessing)}
-        typer.echo(json.dumps({"file": str(output), "channels": records} | about))
+        # A score that is not finite is null in JSON.
+        typer.echo(orjson.dumps({"file": str(output), "channels": records} | about).decode())
         return
     report.print_records(output, f"{len(records):,} channels", records[: report.MAX_RECORDS])
     report.print_preprocessing(inputs.preprocessing)

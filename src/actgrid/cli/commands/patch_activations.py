@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+import orjson
 import typer
 
 from actgrid.cli.arguments import Input, Model, OtherInput
@@ -72,7 +72,8 @@ def patch_activations(model: Model, sample: Input, source: OtherInput, *, option
     records = result.to_records()
     if options["json"]:
         about = {"preprocessing": report.preprocessing_as_dict(inputs.preprocessing)}
-        typer.echo(json.dumps({"file": str(output), "effects": records} | about))
+        # A score that is not finite is null in JSON.
+        typer.echo(orjson.dumps({"file": str(output), "effects": records} | about).decode())
         return
     report.print_records(output, repr(result).strip("<>"), records[: report.MAX_RECORDS])
     report.print_preprocessing(inputs.preprocessing)
