@@ -135,7 +135,8 @@ def open_page(browser: Browser, shared_page: Page, url: str) -> OpenPage:
         problems: list[str] = []
         requests: list[str] = []
         listeners: dict[Any, Callable[[Any], None]] = {
-            "console": lambda message: problems.append(message.text),
+            # With the address, because the text of a failed request does not name it.
+            "console": lambda message: problems.append(f"{message.text} {message.location['url']}"),
             "pageerror": lambda error: problems.append(str(error)),
             "request": lambda request: requests.append(request.url),
         }
