@@ -148,9 +148,9 @@ def test_activation_patching_is_drawn_and_listed(run: Run, files: Path, tmp_path
         str(files / "a.keras"), x, source, "conv_a", 2, unit="channel"
     )
     assert printed["effects"] == expected.to_records()
-    same = run("patch-activations", files / "a.keras", x, x, "--json", "-o", file)
-    assert json.loads(same.out)["effects"][0]["effect"] is None
-    assert "NaN" not in same.out
+    equal_inputs = run("patch-activations", files / "a.keras", x, x, "--json", "-o", file)
+    assert json.loads(equal_inputs.out)["effects"][0]["effect"] is None
+    assert "NaN" not in equal_inputs.out
     run(*arguments, "--unit", "x").assert_one_clear_line("--unit must be one of layer, channel")
 
 
