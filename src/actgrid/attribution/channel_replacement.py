@@ -14,7 +14,7 @@ from actgrid.attribution.target_layers import collect_ancestors
 from actgrid.errors import LayerError
 from actgrid.models.frameworks import tensorflow
 
-__all__ = ["make_channel_mask", "score_replaced_channels"]
+__all__ = ["score_replaced_channels"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class _ChannelReplacementFunction:
         )
         substitute = gather_baseline(substitutes, image)
         channel = tf.gather_nd(channels, tf.stack([image, sample], 1))
-        mask = make_channel_mask(channel, self.shape, self.channel_axis)
+        mask = _make_channel_mask(channel, self.shape, self.channel_axis)
         replaced = tf.ensure_shape(tf.where(mask, substitute, activation), self.shape)
         run = self.reader.run(model, inputs, target_classes, {self.path: replaced})
         scores = run.target_scores.scores
@@ -67,7 +67,7 @@ class _ChannelReplacementFunction:
         return scores
 
 
-def make_channel_mask(channel: Any, shape: tuple[int | None, ...], axis: int) -> Any:
+def _make_channel_mask(channel: Any, shape: tuple[int | None, ...], axis: int) -> Any:
     """Return a mask of one channel of each sample, which broadcasts to a layer's output.
 
     Parameters

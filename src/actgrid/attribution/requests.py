@@ -168,6 +168,21 @@ class ExplanationRequest:
         """The samples and target classes of the first explained output."""
         return self.output_requests[0].batch
 
+    def get_only_output(self) -> OutputRequest:
+        """Return the request of the only output or function that the target names.
+
+        Raises
+        ------
+        OptionError
+            If there are several.
+        """
+        if len(self.output_requests) > 1:
+            raise OptionError(
+                "target must be of one output: got "
+                f"{len(self.output_requests)} outputs or functions"
+            )
+        return self.output_requests[0]
+
     @property
     def backdrop(self) -> Backdrop | None:
         """Pictures that the maps of the first explained tensor are drawn over."""

@@ -16,7 +16,7 @@ from actgrid.attribution.explained_tensors import ExplainedTensor
 from actgrid.attribution.requests import ExplanationRequest, prepare_request
 from actgrid.attribution.target_layers import find_target_calls
 from actgrid.attribution.targets import PREDICTED
-from actgrid.errors import LayerError, MissingDependencyError, OptionError, ShapeError
+from actgrid.errors import LayerError, MissingDependencyError, ShapeError
 from actgrid.models.calls import choose_calls
 from actgrid.models.compiled import trace_once
 from actgrid.models.frameworks import tensorflow
@@ -86,10 +86,7 @@ def prepare_images(
     shape = tuple(request.batch.values.shape)
     if len(shape) != 4:
         raise ShapeError(f"images must be (N, H, W, C): got {shape}")
-    if len(request.output_requests) > 1:
-        raise OptionError(
-            f"target must be of one output: got {len(request.output_requests)} outputs or functions"
-        )
+    request.get_only_output()  # raises the error of several outputs
     return request.with_predicted_classes()
 
 

@@ -23,7 +23,7 @@ from actgrid.attribution.requests import (
     prepare_request,
 )
 from actgrid.errors import CapabilityError, LayerError, OptionError, ShapeError
-from actgrid.interventions.channel_edits import MEAN, REFERENCE, list_position_axes
+from actgrid.interventions.channel_edits import REFERENCE, list_position_axes, resolve_reference
 from actgrid.interventions.patching import extract_in_batches
 from actgrid.interventions.results import ChannelAblation
 from actgrid.models import LayerInfo, load_model
@@ -42,7 +42,6 @@ __all__ = [
     "ablate_channels",
     "check_channels",
     "check_replaceable",
-    "get_only_request",
     "prepare_scores",
     "score_channels",
     "score_samples",
@@ -130,7 +129,7 @@ def ablate_channels(
             "value 'reference' needs reference, the input whose activations are inserted"
         )
     request = prepare_scores(model, x, target, "ablate_channels", options)
-    output = get_only_request(request)
+    output = request.get_only_output()
     network = output.batch.model
     if layers is None:
         first = next(output.batch.split())
@@ -141,11 +140,6 @@ def ablate_channels(
     if reference is not None:
         inputs = load_model_inputs(network, reference)
         references = extract_in_batches(extractor, inputs, options["batch_size"])
-        counts = {len(array) for array in references.values()}
-        if value == REFERENCE and not counts <= {1}:
-            raise ShapeError(
-                f"value 'reference' needs a single reference input: got {max(counts)} inputs"
-            )
     batch = output.batch
     activations = extract_in_batches(
         extractor, batch.reader.get_model_inputs(batch.inputs), options["batch_size"]
@@ -195,21 +189,6 @@ def prepare_scores(
     model = load_model(model)
     check_compiled(get_network(model), purpose)
     return prepare_request(model, x, target, **pick_options(options, ScoreOptions))
-
-
-def get_only_request(request: ExplanationRequest) -> OutputRequest:
-    """Return the request of the only output or function that a target names.
-
-    Raises
-    ------
-    OptionError
-        If there are several.
-    """
-    if len(request.output_requests) > 1:
-        raise OptionError(
-            f"target must be of one output: got {len(request.output_requests)} outputs or functions"
-        )
-    return request.output_requests[0]
 
 
 def score_samples(
@@ -301,22 +280,12 @@ def _make_substitutes(
     info: LayerInfo, activation: Array, value: float | str, reference: Array | None
 ) -> Array:
     """Return the values that replace a channel, which broadcast to the activation."""
-    axes = list_position_axes(info)
-    if value == REFERENCE:
-        assert reference is not None
-        return reference.astype(activation.dtype)
-    if value == MEAN:
-        if reference is not None:
-            mean: Array = reference.astype(np.float64).mean((0, *axes), keepdims=True)
-        elif axes:
-            mean = activation.astype(np.float64).mean(axes, keepdims=True)
-        else:
-            raise OptionError(
-                f"layer {info.path} has no positions to average over: pass reference, the inputs "
-                "over which the mean of the channel is computed"
-            )
-        substitutes: Array = mean.astype(activation.dtype)
-        return substitutes
+    if isinstance(value, str):
+        substitutes = resolve_reference(info, value, reference)
+        if substitutes is None:
+            axes = list_position_axes(info)
+            substitutes = activation.astype(np.float64).mean(axes, keepdims=True)
+        return substitutes.astype(activation.dtype)
     return np.full((1,) * activation.ndim, value, activation.dtype)
 
 

@@ -22,7 +22,6 @@ from actgrid.errors import ShapeError
 from actgrid.interventions.ablation import (
     check_channels,
     check_replaceable,
-    get_only_request,
     prepare_scores,
     score_channels,
     score_samples,
@@ -116,12 +115,12 @@ def patch_activations(
     >>> actgrid.patch_activations(model, dark, bright, "conv", unit="channel")
     <ActivationPatching of 4 channels, 1 samples>
     """
-    source_output = get_only_request(
-        prepare_scores(model, source, target, "patch_activations", options)
-    )
+    source_output = prepare_scores(
+        model, source, target, "patch_activations", options
+    ).get_only_output()
     source_scores, classes, targets, is_logit = score_samples(source_output)
     model = source_output.batch.model
-    output = get_only_request(prepare_scores(model, x, target, "patch_activations", options))
+    output = prepare_scores(model, x, target, "patch_activations", options).get_only_output()
     batch, count = output.batch, len(output.batch)
     if len(classes) not in (1, count):
         raise ShapeError(

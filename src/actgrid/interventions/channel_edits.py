@@ -22,6 +22,7 @@ __all__ = [
     "ChannelEdits",
     "list_position_axes",
     "make_channel_edits",
+    "resolve_reference",
     "scale",
     "uses_reference",
 ]
@@ -234,6 +235,51 @@ def _list_channels(info: LayerInfo, key: Any) -> list[int]:
     return channels
 
 
+def resolve_reference(info: LayerInfo, value: str, reference: Array | None) -> Array | None:
+    """Return the output of a layer that the values ``"mean"`` and ``"reference"`` stand for.
+
+    Parameters
+    ----------
+    value
+        ``"mean"`` or ``"reference"``.
+    reference
+        Output of the layer for the reference inputs; None: there are none.
+
+    Returns
+    -------
+    ndarray or None
+        An array that broadcasts to the output. None: the mean of each sample over its positions.
+
+    Raises
+    ------
+    OptionError
+        If the value needs reference inputs.
+    ShapeError
+        If the value needs a single reference input.
+    """
+    axes = list_position_axes(info)
+    if value == MEAN and reference is not None:
+        mean: Array = reference.astype(np.float64).mean((0, *axes), keepdims=True)
+        return mean
+    if value == MEAN:
+        if not axes:
+            raise OptionError(
+                f"layer {info.path} has no positions to average over: pass reference, the "
+                "inputs over which the mean of the channel is computed"
+            )
+        return None
+    if reference is None:
+        raise OptionError(
+            f"layer {info.path}: value 'reference' needs reference, the input whose activations "
+            "are inserted"
+        )
+    if len(reference) != 1:
+        raise ShapeError(
+            f"value 'reference' needs a single reference input: got {len(reference)} inputs"
+        )
+    return reference
+
+
 def _check_value(info: LayerInfo, channel: int | None, value: Any, reference: Array | None) -> Any:
     """Return a value for a channel, or for the whole output, in the form of `ChannelEdits`."""
     axes = list_position_axes(info)
@@ -243,26 +289,9 @@ def _check_value(info: LayerInfo, channel: int | None, value: Any, reference: Ar
                 f"layer {info.path}: value must be a number, an array, 'mean', 'reference' or a "
                 f"function: got {value!r}"
             )
-        if value == MEAN and reference is None:
-            if not axes:
-                raise OptionError(
-                    f"layer {info.path} has no positions to average over: pass reference, the "
-                    "inputs over which the mean of the channel is computed"
-                )
+        replacement = resolve_reference(info, value, reference)
+        if replacement is None:
             return MEAN
-        if reference is None:
-            raise OptionError(
-                f"layer {info.path}: value 'reference' needs reference, the input whose "
-                "activations are inserted"
-            )
-        if value == MEAN:
-            replacement = reference.astype(np.float64).mean((0, *axes), keepdims=True)
-        elif len(reference) == 1:
-            replacement = reference
-        else:
-            raise ShapeError(
-                f"value 'reference' needs a single reference input: got {len(reference)} inputs"
-            )
         if channel is None:
             return replacement
         return np.asarray(np.take(replacement, channel, info.channel_axis))

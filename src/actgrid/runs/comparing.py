@@ -27,8 +27,8 @@ from actgrid.models.types import LayersLike, ModelInput, ModelLike
 from actgrid.option_checks import check_sample
 from actgrid.option_groups import pick_options, takes_options
 from actgrid.options import CompareModelsOptions, RenderComparisonOptions, RunOptions
-from actgrid.progress import show_progress
 from actgrid.rendering import PictureDict
+from actgrid.runs.images import process_run
 from actgrid.runs.results import REPORT, SUMMARY, TOP, make_reloader
 from actgrid.runs.run_spec import ImageLoader
 from actgrid.runs.runs import Run
@@ -278,27 +278,15 @@ def compare_models(
     pair = ModelPair(a, b, layers)
     if output is None and (options["resume"] or options["overwrite"]):
         raise OptionError("resume and overwrite require output, the folder of the run")
+    progress, top_channels = options["progress"], options["top_channels"]
     if output is not None:
-        return _process(ComparisonRun(pair, images, output=output, **options), options)
+        run = ComparisonRun(pair, images, output=output, **options)
+        process_run(run, progress, top_channels)
+        return run.comparison
     with tempfile.TemporaryDirectory(prefix="actgrid-") as folder:
-        return _process(ComparisonRun(pair, images, output=folder, **options), options, True)
-
-
-def _process(
-    run: ComparisonRun, options: CompareModelsOptions, is_temporary: bool = False
-) -> ModelComparison:
-    problem = None
-    with run:
-        with show_progress(run.total, run.activity, options["progress"], run.recorded) as advance:
-            for record in run:
-                problem = problem or record.error
-                advance()
-        summary = run.summary()
-        if is_temporary and summary.failed == summary.images:
-            reason = f"; the first error: {problem}" if problem else ""
-            raise RunError(f"none of {summary.images:,} images could be used{reason}")
-        if not is_temporary:
-            run.finish(options["top_channels"])
+        run = ComparisonRun(pair, images, output=folder, **options)
+        if not process_run(run, progress, is_temporary=True).images:
+            raise RunError("none of 0 images could be used")
         return run.comparison
 
 

@@ -19,7 +19,7 @@ from actgrid.progress import show_progress
 from actgrid.runs.runs import Run, Summary
 from actgrid.statistics.dataset import DatasetStats
 
-__all__ = ["measure_images", "render_images"]
+__all__ = ["measure_images", "process_run", "render_images"]
 
 
 @takes_options(RenderImagesOptions)
@@ -90,7 +90,7 @@ def render_images(
         top=options["top"] if options["statistics"] else None,
         **cast(RunOptions, pick_options(options, RunOptions)),
     )
-    return _process(run, options["progress"], options["top_channels"])
+    return process_run(run, options["progress"], options["top_channels"])
 
 
 @takes_options(MeasureImagesOptions)
@@ -155,17 +155,29 @@ def measure_images(
     if output is None and (options["resume"] or options["overwrite"]):
         raise OptionError("resume and overwrite require output, the folder of the run")
     if output is not None:
-        stats = _process(measure(output), progress, options["top_channels"]).statistics
+        stats = process_run(measure(output), progress, options["top_channels"]).statistics
     else:
         with tempfile.TemporaryDirectory(prefix="actgrid-") as folder:
-            stats = _process(measure(folder), progress, is_temporary=True).statistics
+            stats = process_run(measure(folder), progress, is_temporary=True).statistics
     assert stats is not None
     return stats
 
 
-def _process(
+def process_run(
     run: Run, progress: bool, top_channels: int | str = "all", is_temporary: bool = False
 ) -> Summary:
+    """Process all images of a run with a progress bar, and finish the run.
+
+    Parameters
+    ----------
+    is_temporary
+        Whether the output is removed afterwards, so that no results are written.
+
+    Raises
+    ------
+    RunError
+        If the output is temporary and no image could be used.
+    """
     problem = None
     with run:
         with show_progress(run.total, run.activity, progress, run.recorded) as advance:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import base64
-import html
-import json
 import math
 from collections.abc import Mapping
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
 
 from actgrid.rendering.picture import Picture
 from actgrid.statistics.model_comparison import LayerComparison, ModelComparison
+from actgrid.statistics.report import fill_template
 
 __all__ = ["make_comparison_report"]
 
@@ -65,15 +63,8 @@ def make_comparison_report(
             for layer in summary["layers"]
         ],
     }
-    # Escaping "<" keeps names from closing the script element. ASCII escapes also represent file
-    # names that are not valid Unicode.
-    encoded = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
     title = f"{comparison.names[0]} and {comparison.names[1]}: {comparison.images:,} images"
-    template = files("actgrid.statistics").joinpath("comparison_report.html").read_text("utf-8")
-    head, rest = template.split("@TITLE@")
-    body, end = rest.split("@DATA@")
-    escaped = html.escape(title).encode("utf-8", "replace")
-    return b"".join([head.encode(), escaped, body.encode(), encoded.encode("ascii"), end.encode()])
+    return fill_template("comparison_report.html", title, data)
 
 
 def _list_channels(layer: LayerComparison) -> list[list[Any]]:

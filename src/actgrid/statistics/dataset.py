@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.encoding import write_file
-from actgrid.errors import FormatError, MissingFileError, OptionError
+from actgrid.errors import FormatError, OptionError
 from actgrid.figures.grids import get_batch_size
 from actgrid.models import LayerInfo
 from actgrid.option_checks import check_integer, resolve_thread_count
@@ -20,7 +20,7 @@ from actgrid.rendering.stats import import_pandas
 from actgrid.statistics.accumulator import Accumulator
 from actgrid.statistics.layer_stats import NEARLY_DEAD, LayerStats
 from actgrid.statistics.measurements import MeasuredLayer, measure_batch
-from actgrid.statistics.storage import deserialize, serialize
+from actgrid.statistics.storage import deserialize, read_file, serialize
 
 if TYPE_CHECKING:
     import pandas
@@ -291,15 +291,7 @@ class DatasetStats:
         FormatError
             If the file has another format or format version. Also a ValueError.
         """
-        path = Path(path)
-        if path.is_dir():
-            path /= STATISTICS
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            raise MissingFileError(f"there is no file {path}") from None
-        except OSError as error:
-            raise FormatError(f"cannot read {path}: {error.strerror or error}") from error
+        data = read_file(path, STATISTICS)
         try:
             return cls._from_accumulator(deserialize(data))
         except FormatError as error:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.encoding import write_file
-from actgrid.errors import FormatError, MissingFileError, ShapeError
+from actgrid.errors import FormatError, ShapeError
 from actgrid.models.archives import check_zip
 from actgrid.option_groups import check_option
 from actgrid.options import SortOptions
@@ -25,6 +25,7 @@ from actgrid.statistics.dataset import DatasetStats, stats_from_bytes, stats_to_
 from actgrid.statistics.kernel_alignment import compute_alignment
 from actgrid.statistics.layer_stats import LayerStats, TopImage
 from actgrid.statistics.model_pair import ALIGNMENT, DIFFERENCE, SIGNED_DIFFERENCE, A, B
+from actgrid.statistics.storage import read_file
 
 if TYPE_CHECKING:
     import pandas
@@ -435,15 +436,7 @@ class ModelComparison(Picture):  # numpydoc ignore=PR01
         FormatError
             If the file is no comparison. Also a ValueError.
         """
-        path = Path(path)
-        if path.is_dir():
-            path /= COMPARISON
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            raise MissingFileError(f"there is no file {path}") from None
-        except OSError as error:
-            raise FormatError(f"cannot read {path}: {error.strerror or error}") from error
+        data = read_file(path, COMPARISON)
         try:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
                 check_zip(archive, len(data))

@@ -22,7 +22,7 @@ from actgrid.statistics.dataset import DatasetStats
 from actgrid.statistics.layer_stats import NEARLY_DEAD, LayerStats
 from actgrid.statistics.top_images import TopImages
 
-__all__ = ["make_report", "save_report"]
+__all__ = ["fill_template", "make_report", "save_report"]
 
 Array = npt.NDArray[Any]
 
@@ -115,14 +115,34 @@ def make_report(
         "channelsWithoutPictures": sum(layer["channelsWithoutPictures"] for layer in layers),
         "cell": max((top.tiles.shape[1] for top in (top_images or {}).values()), default=0),
     }
+    return fill_template("report.html", str(data["title"]), data)
+
+
+def fill_template(name: str, title: str, data: Mapping[str, Any]) -> bytes:
+    """Insert a title and data into a page of this package.
+
+    Parameters
+    ----------
+    name
+        File name of the page, which contains ``@TITLE@`` and, after it, ``@DATA@``.
+    title
+        Title of the page.
+    data
+        Data that the scripts of the page read, as JSON.
+
+    Returns
+    -------
+    bytes
+        The page in UTF-8.
+    """
     # Escaping "<" keeps names from closing the script element. ASCII escapes also represent file
     # names that are not valid Unicode.
     encoded = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
-    template = files("actgrid.statistics").joinpath("report.html").read_text("utf-8")
+    template = files("actgrid.statistics").joinpath(name).read_text("utf-8")
     head, rest = template.split("@TITLE@")
     body, end = rest.split("@DATA@")
-    title = html.escape(str(data["title"])).encode("utf-8", "replace")
-    return b"".join([head.encode(), title, body.encode(), encoded.encode("ascii"), end.encode()])
+    escaped = html.escape(title).encode("utf-8", "replace")
+    return b"".join([head.encode(), escaped, body.encode(), encoded.encode("ascii"), end.encode()])
 
 
 def save_report(

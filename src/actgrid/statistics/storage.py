@@ -7,22 +7,51 @@ import json
 import zipfile
 import zlib
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.errors import FormatError
+from actgrid.errors import FormatError, MissingFileError
 from actgrid.models import LayerInfo
 from actgrid.models.archives import check_zip
 from actgrid.rendering import TokenGrid
 from actgrid.statistics.accumulator import Accumulator
 
-__all__ = ["deserialize", "serialize"]
+__all__ = ["deserialize", "read_file", "serialize"]
 
 Array = npt.NDArray[Any]
 
 _FORMAT, _VERSION = "actgrid dataset statistics", 2
+
+
+def read_file(path: str | Path, name: str) -> bytes:
+    """Read a file of statistics.
+
+    Parameters
+    ----------
+    path
+        The file, or the output folder of a run.
+    name
+        Name of the file in an output folder.
+
+    Raises
+    ------
+    MissingFileError
+        If the file does not exist. Also a FileNotFoundError.
+    FormatError
+        If the file cannot be read. Also a ValueError.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path /= name
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise MissingFileError(f"there is no file {path}") from None
+    except OSError as error:
+        raise FormatError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def serialize(statistics: Accumulator) -> bytes:
