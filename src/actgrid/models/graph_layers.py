@@ -1,0 +1,298 @@
+"""Find the layers in the graph of an exported model from the names of its operations.
+
+Exports keep the name scopes of the program that built the model: the operations
+``net_1/conv_1/convolution`` and ``net_1/conv_1/BiasAdd`` are one layer, ``conv``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+__all__ = ["GraphLayer", "GraphTensor", "find_layers", "list_layer_edges"]
+
+# The names of the scopes around an operation, from outside to inside.
+_Scope = tuple[str, ...]
+
+# Operations with trained weights, by the name of the type in lower case without underscores.
+_KERNELS = frozenset(
+    [
+        *("batchmatmul", "batchmatmulv2", "batchmatmulv3", "conv", "conv1d", "conv2d"),
+        *("conv2dbackpropinput", "conv3d", "conv3dbackpropinputv2", "convinteger"),
+        *("convtranspose", "depthwiseconv2d", "depthwiseconv2dnative", "einsum", "fullyconnected"),
+        *("gemm", "matmul", "matmulinteger", "qlinearconv", "qlinearmatmul", "transposeconv"),
+    ]
+)
+# Operations that do not change the real values of a tensor, or return only its shape.
+_PLUMBING = frozenset(
+    [
+        *("cast", "checknumerics", "dequantize", "dequantizelinear", "ensureshape", "identity"),
+        *("identityn", "preventgradient", "quantize", "quantizelinear", "shape", "size"),
+        *("stopgradient",),
+    ]
+)
+# Scopes that Keras and TensorFlow open inside a layer.
+_INNER_SCOPES = frozenset(["Tensordot", "batchnorm", "dropout", "einsum", "moments", "normalize"])
+_NUMBER = re.compile(r"_\d+$")
+# Names that converters give to tensors, instead of names of the program that built the model.
+_GENERATED = re.compile(r"(Stateful)?PartitionedCall(_\d+)*|Identity(_\d+)*|\w+?__\d+|\d*")
+_OUTPUT_NUMBER = re.compile(r":\d+$")
+
+
+class GraphTensor(NamedTuple):
+    """Record of a tensor that an operation of a graph computes.
+
+    Attributes
+    ----------
+    names
+        Names of the operation and the tensor, the best first. A name that TFLite joined from those
+        of fused operations (``relu/Relu;conv/Conv2D``) starts with the last operation.
+    type
+        Type of the operation, such as ``"Conv2D"``.
+    inputs
+        Positions of the tensors that the operation takes; -1 - i for input i of the graph. Constants
+        are left out.
+    constants
+        Names of the constants and variables that the operation takes, in order.
+    is_output
+        Whether the graph returns the tensor.
+    """
+
+    names: tuple[str, ...]
+    type: str
+    inputs: tuple[int, ...]
+    constants: tuple[str, ...] = ()
+    is_output: bool = False
+
+
+class GraphLayer(NamedTuple):
+    """Record of a layer that was found in a graph.
+
+    Attributes
+    ----------
+    path
+        Layer path.
+    type
+        Type of the operation that has the weights, or else of the last operation.
+    position
+        Position of the tensor that the layer returns.
+    sources
+        Positions, in the list of layers, of the layers whose outputs the layer takes; -1 - i for
+        input i of the graph.
+    """
+
+    path: str
+    type: str
+    position: int
+    sources: tuple[int, ...]
+
+
+def find_layers(tensors: Sequence[GraphTensor]) -> list[GraphLayer]:
+    """Group the operations of a graph into layers by their name scopes.
+
+    A scope without scopes inside is a layer. Its outputs are the tensors that operations outside
+    the scope take; the last output has the path of the scope. Operations outside of such scopes are
+    layers themselves, except those that keep the values of a tensor. In exports of Keras 3, layers
+    have the paths that `actgrid.list_layers` returns for the Keras model. Tensors that do not
+    depend on an input of the graph are no layers.
+
+    Parameters
+    ----------
+    tensors
+        The computed tensors in the order of execution.
+
+    Returns
+    -------
+    list of GraphLayer
+        The layers in the order of execution. Every output of the graph that depends on an input is
+        the output of a layer.
+    """
+    derived: set[int] = set()
+    for position, tensor in enumerate(tensors):
+        if any(source < 0 or source in derived for source in tensor.inputs):
+            derived.add(position)
+    positions = sorted(derived)
+    scopes = _find_scopes(tensors, positions)
+    is_keras_3 = _uses_keras_3_scopes(scopes.values())
+    keys = _shorten_scopes(scopes, is_keras_3)
+    groups: dict[_Scope, list[int]] = defaultdict(list)
+    for position in positions:
+        groups[keys[position]].append(position)
+    parents = {key[:length] for key in groups for length in range(len(key))} | {()}
+    consumers: dict[int, set[int]] = defaultdict(set)
+    for position in positions:
+        for source in tensors[position].inputs:
+            consumers[source].add(position)
+
+    paths: dict[int, tuple[str, str]] = {}  # position -> (path, type)
+    for key, members in groups.items():
+        kernels = [position for position in members if _is_among(tensors[position], _KERNELS)]
+        prefix = [_NUMBER.sub("", name) for name in key] if is_keras_3 else list(key)
+        if key in parents or (len(kernels) > 1 and not is_keras_3):
+            for position in members:
+                tensor = tensors[position]
+                if tensor.is_output or not _is_among(tensor, _PLUMBING):
+                    paths[position] = "/".join([*prefix, _get_own_name(tensor)]), tensor.type
+            continue
+        outputs = [
+            position
+            for position in members
+            if tensors[position].is_output or not consumers[position] <= set(members)
+        ] or members[-1:]
+        path = "/".join(prefix)
+        # A layer that runs several times in one scope, as in PyTorch, is one type of operation.
+        is_repeated = len({tensors[position].type for position in outputs}) == 1
+        for position in outputs:
+            is_last = position == outputs[-1] or is_repeated
+            own_name = _get_own_name(tensors[position])
+            layer_type = tensors[kernels[0] if kernels and is_last else position].type
+            paths[position] = path if is_last else f"{path}/{own_name}", layer_type
+    return _number_layers(tensors, paths)
+
+
+def list_layer_edges(layers: Sequence[GraphLayer], inputs: Sequence[str]) -> list[tuple[str, str]]:
+    """List which layers take which inputs and layer outputs.
+
+    Parameters
+    ----------
+    inputs
+        Names of the inputs of the graph.
+
+    Returns
+    -------
+    list of tuple of str
+        (name of an input, or path of a layer; path of a layer that takes it).
+    """
+    return [
+        (inputs[-1 - source] if source < 0 else layers[source].path, layer.path)
+        for layer in layers
+        for source in layer.sources
+    ]
+
+
+def _number_layers(
+    tensors: Sequence[GraphTensor], paths: dict[int, tuple[str, str]]
+) -> list[GraphLayer]:
+    """Make the paths of layers unique, and find the sources of each layer."""
+    layers: list[GraphLayer] = []
+    counts: Counter[str] = Counter()
+    numbers: dict[int, int] = {}
+    for position in sorted(paths):
+        path, layer_type = paths[position]
+        count = counts[path]
+        counts[path] += 1
+        sources = _find_sources(tensors, position, numbers)
+        numbers[position] = len(layers)
+        layers.append(GraphLayer(f"{path}:{count}" if count else path, layer_type, position, sources))
+    return layers
+
+
+def _find_sources(
+    tensors: Sequence[GraphTensor], position: int, numbers: dict[int, int]
+) -> tuple[int, ...]:
+    """Return the layers, by number, and inputs that the tensor at a position is computed from."""
+    sources: dict[int, None] = {}
+    visited: set[int] = set()
+    pending = list(reversed(tensors[position].inputs))
+    while pending:
+        source = pending.pop()
+        if source in visited:
+            continue
+        visited.add(source)
+        if source < 0 or source in numbers:
+            sources[numbers.get(source, source)] = None
+        else:
+            pending += reversed(tensors[source].inputs)
+    return tuple(sources)
+
+
+def _find_scopes(tensors: Sequence[GraphTensor], positions: Iterable[int]) -> dict[int, _Scope]:
+    """Return the scope of each tensor. It is empty for an operation outside of all scopes."""
+    scopes: dict[int, _Scope] = {}
+    for position in positions:
+        tensor = tensors[position]
+        names = [_split_name(name) for name in tensor.names]
+        own_scope = next((name[:-1] for name in names if len(name) > 1), None)
+        if own_scope is None and all(_is_generated(tensor, name) for name in tensor.names):
+            # The last constant is the bias, or the offset of a fused batch normalization.
+            constant_scopes = (_read_constant_scope(name) for name in reversed(tensor.constants))
+            own_scope = next(filter(None, constant_scopes), None)
+            if own_scope is None and tensor.is_output:
+                own_scope = next((scopes[source] for source in tensor.inputs if source >= 0), None)
+        scopes[position] = own_scope or ()
+    return scopes
+
+
+def _is_generated(tensor: GraphTensor, name: str) -> bool:
+    name = _OUTPUT_NUMBER.sub("", name)
+    return bool(_GENERATED.fullmatch(name) or re.fullmatch(rf"{tensor.type}_\d+", name))
+
+
+def _split_name(name: str) -> _Scope:
+    """Return the scopes and the name of an operation or tensor, without output numbers."""
+    name = _OUTPUT_NUMBER.sub("", name.partition(";")[0]).strip("/")
+    parts: list[str] = []
+    for part in name.split("/"):
+        # PyTorch repeats the name of a container in those of its members: layer1/layer1.0.
+        if parts and part.startswith(parts[-1] + "."):
+            parts.pop()
+        parts.append(part)
+    return tuple(parts)
+
+
+def _read_constant_scope(name: str) -> _Scope:
+    scope = _split_name(name)[:-1]
+    if not scope and "." in name:  # PyTorch: layer1.0.conv1.weight
+        scope = (name.rpartition(".")[0],)
+    return scope
+
+
+def _uses_keras_3_scopes(scopes: Iterable[_Scope]) -> bool:
+    """Return whether scopes are those of Keras 3, which numbers the scope of each call.
+
+    Keras 3 opens the scope of a layer once to build the layer and once more to call it, so that the
+    scope of every call ends in a number: ``net_1/conv_1``.
+    """
+    scopes = [scope for scope in scopes if scope]
+    inner_names = [scope[1] for scope in scopes if len(scope) > 1]
+    numbered = sum(_NUMBER.search(name) is not None for name in inner_names)
+    return (
+        bool(inner_names)
+        and all(_NUMBER.search(scope[0]) for scope in scopes)
+        and 2 * numbered > len(inner_names)
+    )
+
+
+def _shorten_scopes(scopes: dict[int, _Scope], is_keras_3: bool) -> dict[int, _Scope]:
+    """Remove the scope of the model, and scopes inside of layers."""
+    shortened = {position: _cut_inner_scopes(scope, is_keras_3) for position, scope in scopes.items()}
+    while True:
+        keys = {scope for scope in shortened.values() if scope}
+        shared = len({key[0] for key in keys}) == 1 and any(len(key) > 1 for key in keys)
+        if not shared:
+            return shortened
+        shortened = {position: scope[1:] for position, scope in shortened.items()}
+        if is_keras_3:  # the scope of a nested model is part of the path
+            return shortened
+
+
+def _cut_inner_scopes(scope: _Scope, is_keras_3: bool) -> _Scope:
+    if is_keras_3:
+        count = next((i for i, name in enumerate(scope) if not _NUMBER.search(name)), len(scope))
+        return scope[:count]
+    while len(scope) > 1 and _NUMBER.sub("", scope[-1]) in _INNER_SCOPES:
+        scope = scope[:-1]
+    return scope
+
+
+def _get_own_name(tensor: GraphTensor) -> str:
+    names = [_split_name(name)[-1] for name in tensor.names if name]
+    return next((name for name in names if not _GENERATED.fullmatch(name)), None) or (
+        names[0] if names else tensor.type
+    )
+
+
+def _is_among(tensor: GraphTensor, types: frozenset[str]) -> bool:
+    return tensor.type.replace("_", "").lower() in types
