@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 __all__ = ["GraphLayer", "GraphTensor", "find_layers", "list_layer_edges"]
@@ -55,16 +55,20 @@ class GraphTensor(NamedTuple):
         Positions of the tensors that the operation takes; -1 - i for input i of the graph. Constants
         are left out.
     constants
-        Names of the constants and variables that the operation takes, in order.
+        Constants and variables that the operation takes, in order: name -> number of trained values,
+        0 for constants such as axes.
     is_output
         Whether the graph returns the tensor.
+    is_hidden
+        Whether the tensor is never the output of a layer, such as a shape.
     """
 
     names: tuple[str, ...]
     type: str
     inputs: tuple[int, ...]
-    constants: tuple[str, ...] = ()
+    constants: Mapping[str, int] = {}
     is_output: bool = False
+    is_hidden: bool = False
 
 
 class GraphLayer(NamedTuple):
@@ -81,12 +85,15 @@ class GraphLayer(NamedTuple):
     sources
         Positions, in the list of layers, of the layers whose outputs the layer takes; -1 - i for
         input i of the graph.
+    parameters
+        Number of trained values that the layer uses.
     """
 
     path: str
     type: str
     position: int
     sources: tuple[int, ...]
+    parameters: int
 
 
 def find_layers(tensors: Sequence[GraphTensor]) -> list[GraphLayer]:
@@ -96,7 +103,7 @@ def find_layers(tensors: Sequence[GraphTensor]) -> list[GraphLayer]:
     the scope take; the last output has the path of the scope. Operations outside of such scopes are
     layers themselves, except those that keep the values of a tensor. In exports of Keras 3, layers
     have the paths that `actgrid.list_layers` returns for the Keras model. Tensors that do not
-    depend on an input of the graph are no layers.
+    depend on an input of the graph, or that no operation takes, are no layers.
 
     Parameters
     ----------
@@ -129,18 +136,26 @@ def find_layers(tensors: Sequence[GraphTensor]) -> list[GraphLayer]:
     paths: dict[int, tuple[str, str]] = {}  # position -> (path, type)
     for key, members in groups.items():
         kernels = [position for position in members if _is_among(tensors[position], _KERNELS)]
+        visible = [
+            position
+            for position in members
+            if tensors[position].is_output
+            or (consumers[position] and not tensors[position].is_hidden)
+        ]
+        if not visible:
+            continue
         prefix = [_NUMBER.sub("", name) for name in key] if is_keras_3 else list(key)
         if key in parents or (len(kernels) > 1 and not is_keras_3):
-            for position in members:
+            for position in visible:
                 tensor = tensors[position]
                 if tensor.is_output or not _is_among(tensor, _PLUMBING):
                     paths[position] = "/".join([*prefix, _get_own_name(tensor)]), tensor.type
             continue
         outputs = [
             position
-            for position in members
+            for position in visible
             if tensors[position].is_output or not consumers[position] <= set(members)
-        ] or members[-1:]
+        ] or visible[-1:]
         path = "/".join(prefix)
         # A layer that runs several times in one scope, as in PyTorch, is one type of operation.
         is_repeated = len({tensors[position].type for position in outputs}) == 1
@@ -183,29 +198,38 @@ def _number_layers(
         path, layer_type = paths[position]
         count = counts[path]
         counts[path] += 1
-        sources = _find_sources(tensors, position, numbers)
+        sources, parameters = _find_sources(tensors, position, numbers)
         numbers[position] = len(layers)
-        layers.append(GraphLayer(f"{path}:{count}" if count else path, layer_type, position, sources))
+        unique_path = f"{path}:{count}" if count else path
+        layers.append(GraphLayer(unique_path, layer_type, position, sources, parameters))
     return layers
 
 
 def _find_sources(
     tensors: Sequence[GraphTensor], position: int, numbers: dict[int, int]
-) -> tuple[int, ...]:
-    """Return the layers, by number, and inputs that the tensor at a position is computed from."""
+) -> tuple[tuple[int, ...], int]:
+    """Return what the tensor at a position is computed from.
+
+    Returns
+    -------
+    tuple
+        The layers, by number, and inputs on which the tensor depends directly; and the number of
+        trained values that the operations in between take.
+    """
     sources: dict[int, None] = {}
+    constants: dict[str, int] = {}
     visited: set[int] = set()
-    pending = list(reversed(tensors[position].inputs))
+    pending = [position]
     while pending:
-        source = pending.pop()
-        if source in visited:
-            continue
-        visited.add(source)
-        if source < 0 or source in numbers:
-            sources[numbers.get(source, source)] = None
-        else:
-            pending += reversed(tensors[source].inputs)
-    return tuple(sources)
+        tensor = tensors[pending.pop()]
+        constants.update(tensor.constants)
+        for source in tensor.inputs:
+            if source < 0 or source in numbers:
+                sources[numbers.get(source, source)] = None
+            elif source not in visited:
+                visited.add(source)
+                pending.append(source)
+    return tuple(sources), sum(constants.values())
 
 
 def _find_scopes(tensors: Sequence[GraphTensor], positions: Iterable[int]) -> dict[int, _Scope]:
@@ -217,7 +241,7 @@ def _find_scopes(tensors: Sequence[GraphTensor], positions: Iterable[int]) -> di
         own_scope = next((name[:-1] for name in names if len(name) > 1), None)
         if own_scope is None and all(_is_generated(tensor, name) for name in tensor.names):
             # The last constant is the bias, or the offset of a fused batch normalization.
-            constant_scopes = (_read_constant_scope(name) for name in reversed(tensor.constants))
+            constant_scopes = map(_read_constant_scope, reversed(list(tensor.constants)))
             own_scope = next(filter(None, constant_scopes), None)
             if own_scope is None and tensor.is_output:
                 own_scope = next((scopes[source] for source in tensor.inputs if source >= 0), None)
@@ -267,7 +291,9 @@ def _uses_keras_3_scopes(scopes: Iterable[_Scope]) -> bool:
 
 def _shorten_scopes(scopes: dict[int, _Scope], is_keras_3: bool) -> dict[int, _Scope]:
     """Remove the scope of the model, and scopes inside of layers."""
-    shortened = {position: _cut_inner_scopes(scope, is_keras_3) for position, scope in scopes.items()}
+    shortened = {
+        position: _cut_inner_scopes(scope, is_keras_3) for position, scope in scopes.items()
+    }
     while True:
         keys = {scope for scope in shortened.values() if scope}
         shared = len({key[0] for key in keys}) == 1 and any(len(key) > 1 for key in keys)
