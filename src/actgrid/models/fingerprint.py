@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from actgrid.models.frameworks import keras
 from actgrid.models.layers import collect_layers
 from actgrid.models.output_edits import get_output_edits
 
-__all__ = ["compute_fingerprint"]
+__all__ = ["compute_fingerprint", "hash_files"]
 
 
 def compute_fingerprint(model: Any) -> str:
@@ -63,3 +65,12 @@ def _serialize_config(layer: Any) -> str:
 def _list_input_layers(model: Any) -> list[Any]:
     layers = model._flatten_layers(include_self=False, recursive=True)
     return [layer for layer in layers if isinstance(layer, keras().layers.InputLayer)]
+
+
+def hash_files(paths: Iterable[Path]) -> str:
+    """Return a hash of the contents of files, as 32 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:32]

@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeGuard
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 import numpy.typing as npt
 
 from actgrid.errors import CapabilityError
-from actgrid.models.calls import Trace
 from actgrid.models.layers import LayerInfo, Selection, Weight
+
+if TYPE_CHECKING:
+    from actgrid.models.calls import Trace
 
 __all__ = [
     "CompiledNetwork",
