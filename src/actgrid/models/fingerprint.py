@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from actgrid.models.frameworks import keras
 from actgrid.models.layers import collect_layers
 from actgrid.models.output_edits import get_output_edits
 
-__all__ = ["compute_fingerprint", "hash_files"]
+__all__ = ["compute_fingerprint", "hash_variables"]
 
 
 def compute_fingerprint(model: Any) -> str:
@@ -42,8 +41,19 @@ def compute_fingerprint(model: Any) -> str:
         text = text.replace(json.dumps(name), f'"counted:{number}"')
     for path, edit in get_output_edits(model).items():
         text += f"\n{path} {edit.fingerprint()}"
-    digest = hashlib.sha256(text.encode())
-    for variable in model.weights:
+    return hash_variables(text.encode(), model.weights)
+
+
+def hash_variables(definition: bytes, variables: Iterable[Any]) -> str:
+    """Return a hash of the definition of a model and of the values of its variables.
+
+    Returns
+    -------
+    str
+        32 hexadecimal digits.
+    """
+    digest = hashlib.sha256(definition)
+    for variable in variables:
         values = np.ascontiguousarray(variable.numpy())
         # Faster than a cryptographic hash, which is not needed: weights are not forged here.
         checksum = isal_zlib.crc32(values.reshape(-1).view(np.uint8))
@@ -65,12 +75,3 @@ def _serialize_config(layer: Any) -> str:
 def _list_input_layers(model: Any) -> list[Any]:
     layers = model._flatten_layers(include_self=False, recursive=True)
     return [layer for layer in layers if isinstance(layer, keras().layers.InputLayer)]
-
-
-def hash_files(paths: Iterable[Path]) -> str:
-    """Return a hash of the contents of files, as 32 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:32]

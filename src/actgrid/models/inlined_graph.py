@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from actgrid.models.fingerprint import hash_variables
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.graph_layers import GraphLayer, GraphTensor, find_layers, find_output_layer
 
@@ -55,6 +56,7 @@ class InlinedGraph:
         self._definition = converter._run_inline_graph_optimization(
             function, lower_control_flow=False, aggressive_inlining=True
         )
+        self._node_names = {node.name for node in self._definition.node}
         self._function = function
         count = len(function.inputs) - len(function.captured_inputs)
         self._input_names = [tensor.op.name for tensor in function.inputs[:count]]
@@ -83,15 +85,21 @@ class InlinedGraph:
         tf = tensorflow()
         graph = tf.compat.v1.get_default_graph()
         captures = [graph.capture(tensor) for tensor in self._function.captured_inputs]
-        mapped = {
-            **dict(zip(self._input_names, inputs, strict=True)),
-            **dict(zip(self._captured_names, captures, strict=True)),
-            **replacements,
-        }
+        arguments = zip(
+            (*self._input_names, *self._captured_names), (*inputs, *captures), strict=True
+        )
+        # Inlining removes the inputs that no operation takes.
+        mapped = {name: tensor for name, tensor in arguments if name in self._node_names}
+        mapped |= replacements
         tensors: list[Any] = tf.graph_util.import_graph_def(
             self._definition, mapped, list(names), name="saved_model"
         )
         return tensors
+
+    def fingerprint(self) -> str:
+        """Return a hash of the operations and of the values of the variables."""
+        definition = self._definition.SerializeToString(deterministic=True)
+        return hash_variables(definition, self._function.graph.variables)
 
     def _find_layers(self, output_names: Sequence[str]) -> None:
         tf = tensorflow()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CompiledNetwork",
+    "ConnectedNetwork",
     "DifferentiableNetwork",
     "EditableNetwork",
     "InputInfo",
@@ -31,6 +32,7 @@ __all__ = [
     "check_compiled",
     "check_editable",
     "describe_network",
+    "has_edges",
     "is_compiled",
     "is_differentiable",
     "is_network",
@@ -150,6 +152,19 @@ class Network(Protocol):  # numpydoc ignore=PR01
         """
 
 
+class ConnectedNetwork(Network, Protocol):
+    """Protocol of a network that lists the connections of its layers."""
+
+    def list_edges(self) -> list[tuple[str, str]]:
+        """List which layers take which inputs and layer outputs.
+
+        Returns
+        -------
+        list of tuple of str
+            (name of an input, or path of a layer; path of a layer that takes it).
+        """
+
+
 class DifferentiableNetwork(Network, Protocol):
     """Protocol of a network that TensorFlow can trace and differentiate."""
 
@@ -265,6 +280,14 @@ def is_network(value: object) -> TypeGuard[Network]:
     """Return whether the class of an object has the methods of the protocol `Network`."""
     # isinstance() with a runtime-checkable protocol would evaluate the properties.
     return _has_methods(value, "list_layers", "run", "fingerprint")
+
+
+def has_edges(network: Network) -> TypeGuard[ConnectedNetwork]:
+    """Return whether a network lists the connections of its layers.
+
+    Such networks have the method `list_edges`.
+    """
+    return _has_methods(network, "list_edges")
 
 
 def is_differentiable(network: Network) -> TypeGuard[DifferentiableNetwork]:

@@ -12,7 +12,6 @@ from actgrid.errors import CapabilityError
 from actgrid.models.calls import Call, Trace
 from actgrid.models.compiled import trace_once
 from actgrid.models.compiled_layers import CompiledLayers
-from actgrid.models.fingerprint import hash_files
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.graph_layers import list_layer_edges
 from actgrid.models.inlined_graph import InlinedGraph
@@ -42,8 +41,7 @@ class SavedModelNetwork:
 
     def __init__(self, folder: Path, signature: Signature) -> None:
         self.name = folder.resolve().name
-        self._folder = folder.resolve()
-        self._signature = signature
+        self._signature = signature  # owns the variables
         self._graph = InlinedGraph(signature.function)
         specs = signature.function.structured_input_signature[1]
         self.inputs = [
@@ -86,9 +84,8 @@ class SavedModelNetwork:
         return self.compile_layers(Selection(list(paths)))(x)
 
     def fingerprint(self) -> str:
-        """Return 32 hexadecimal digits that identify the files of the SavedModel."""
-        variables = sorted((self._folder / "variables").glob("*"))
-        return hash_files([*sorted(self._folder.glob("saved_model.pb*")), *variables])
+        """Return 32 hexadecimal digits that identify the graph and its weights."""
+        return self._graph.fingerprint()
 
     def compile_layers(self, selection: Selection, training: bool = False) -> CompiledLayers:
         """Return a compiled function that computes the outputs of selected layers."""
