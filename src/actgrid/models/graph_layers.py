@@ -115,9 +115,11 @@ def find_layers(tensors: Sequence[GraphTensor]) -> list[GraphLayer]:
     A scope without scopes inside is a layer. Its outputs are the tensors that operations outside
     the scope take; the last output has the path of the scope. Operations outside of such scopes are
     layers themselves, except those that only copy, move or repeat values. If an operation computes
-    the output of a scope with scopes inside, the output has the path of that scope. In exports of Keras 3, layers
-    have the paths that `actgrid.list_layers` returns for the Keras model. Tensors that do not
-    depend on an input of the graph, or that no operation takes, are no layers.
+    the output of a scope with scopes inside, the output has the path of that scope.
+
+    In exports of Keras 3, layers have the paths that `actgrid.list_layers` returns for the Keras
+    model. Tensors that do not depend on an input of the graph, or that no operation takes, are no
+    layers.
 
     Parameters
     ----------
