@@ -49,6 +49,9 @@ class InputInfo:
         Name of the dtype that the network computes with. Inputs are cast to this dtype.
     data_format : {"channels_last", "channels_first"}, default "channels_last"
         Position of the channel axis.
+    value_range : tuple of float, optional
+        Smallest and largest value that the network can take, for example because it quantizes its
+        input. None: the range is not known. Pixels of images are scaled to this range.
 
     Examples
     --------
@@ -61,6 +64,7 @@ class InputInfo:
     shape: tuple[int | None, ...]
     dtype: str = "float32"
     data_format: str = "channels_last"
+    value_range: tuple[float, float] | None = None
 
 
 class Network(Protocol):  # numpydoc ignore=PR01
