@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from actgrid import load_model
+from actgrid import Extractor, load_model
 from actgrid.errors import ModelError
 from actgrid.models.safety import REFUSED_OPERATIONS, find_unsafe_config, find_unsafe_operation
 
@@ -101,7 +101,7 @@ def test_refused_saved_model_does_not_run(tmp_path: Path) -> None:
         load_model(folder)
     assert not (tmp_path / "evil").exists()
     model = load_model(folder, safe_mode=False)
-    np.asarray(model(np.ones((1, 4), np.float32)))
+    Extractor(model, "*")(np.ones((1, 4), np.float32))
     assert (tmp_path / "evil").read_text() == "written"
 
 

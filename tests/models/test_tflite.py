@@ -353,7 +353,7 @@ def test_real_network(basic_pitch: Path) -> None:
     assert network.inputs == (InputInfo("input_2", (None, 43844, 1)),)
     assert network.outputs == ("onset", "note", "contour")
     x = make_pixels(1, 43844, 1)
-    paths = ["normalized_log", "contour", "note", "onset"]
+    paths = ["batch_normalization", "contour", "note", "onset"]
     results = network.run(x, paths)
     shapes = {info.path: info.shape for info in network.list_layers()}
     assert {layer: result.shape[1:] for layer, result in results.items()} == {

@@ -17,8 +17,7 @@ from actgrid.interventions.channel_edits import (
 from actgrid.models import Extractor, LayerInfo, load_model
 from actgrid.models.extraction import get_extractor, trace_layers
 from actgrid.models.inputs import iterate_batches
-from actgrid.models.network import check_compiled
-from actgrid.models.networks import get_network
+from actgrid.models.networks import check_keras_model
 from actgrid.models.output_edits import OutputEdit, join_edits
 from actgrid.models.patched_model import make_patched_model
 from actgrid.models.tracing import prepare_trace_inputs
@@ -109,7 +108,7 @@ def patch(model: ModelLike, edits: Mapping[Any, Any], **options: Unpack[PatchOpt
     """
     reference, batch_size = options["reference"], options["batch_size"]
     model = load_model(model)
-    check_compiled(get_network(model), "patch")
+    check_keras_model(model, "patch")
     if not isinstance(edits, Mapping) or not edits:
         raise OptionError(f"edits must be a dict from layers to changes: got {edits!r}")
     output_edits: dict[str, OutputEdit] = {}

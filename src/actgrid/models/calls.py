@@ -16,6 +16,7 @@ from actgrid.models.layers import (
     Selection,
     collect_operations,
 )
+from actgrid.models.network import is_network
 
 __all__ = ["Call", "RawScores", "Trace", "choose_calls", "filter_visible_calls", "keeps_positions"]
 
@@ -158,6 +159,9 @@ def choose_calls(model: Any, calls: list[Call], selection: Selection) -> list[Ca
     LayerError
         If the selection names a layer that was not called.
     """
+    if is_network(model):
+        paths = {info.path for info in selection.select([call.info for call in calls])}
+        return [call for call in calls if call.info.path in paths]
     if selection.selects_all:
         return _choose_spatial(calls)
     selection.check_model(model, collect_operations(model))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from actgrid.models.frameworks import keras
 from actgrid.models.layers import collect_layers
 from actgrid.models.output_edits import get_output_edits
 
-__all__ = ["compute_fingerprint"]
+__all__ = ["compute_fingerprint", "hash_variables"]
 
 
 def compute_fingerprint(model: Any) -> str:
@@ -40,8 +41,19 @@ def compute_fingerprint(model: Any) -> str:
         text = text.replace(json.dumps(name), f'"counted:{number}"')
     for path, edit in get_output_edits(model).items():
         text += f"\n{path} {edit.fingerprint()}"
-    digest = hashlib.sha256(text.encode())
-    for variable in model.weights:
+    return hash_variables(text.encode(), model.weights)
+
+
+def hash_variables(definition: bytes, variables: Iterable[Any]) -> str:
+    """Return a hash of the definition of a model and of the values of its variables.
+
+    Returns
+    -------
+    str
+        32 hexadecimal digits.
+    """
+    digest = hashlib.sha256(definition)
+    for variable in variables:
         values = np.ascontiguousarray(variable.numpy())
         # Faster than a cryptographic hash, which is not needed: weights are not forged here.
         checksum = isal_zlib.crc32(values.reshape(-1).view(np.uint8))

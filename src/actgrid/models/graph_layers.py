@@ -11,7 +11,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-__all__ = ["GraphLayer", "GraphTensor", "find_layers", "list_layer_edges"]
+__all__ = [
+    "GraphLayer",
+    "GraphTensor",
+    "find_layers",
+    "find_output_layer",
+    "list_layer_edges",
+]
 
 # The names of the scopes around an operation, from outside to inside.
 _Scope = tuple[str, ...]
@@ -25,14 +31,14 @@ _KERNELS = frozenset(
         *("gemm", "matmul", "matmulinteger", "qlinearconv", "qlinearmatmul", "transposeconv"),
     ]
 )
-# Operations that do not change the real values of a tensor, or return only its shape.
-_PLUMBING = frozenset(
+# Operations that do not change the real values of a tensor.
+_COPYING = frozenset(
     [
         *("cast", "checknumerics", "dequantize", "dequantizelinear", "ensureshape", "identity"),
-        *("identityn", "preventgradient", "quantize", "quantizelinear", "shape", "size"),
-        *("stopgradient",),
+        *("identityn", "preventgradient", "quantize", "quantizelinear", "stopgradient"),
     ]
 )
+_PLUMBING = _COPYING | {"shape", "size"}
 # Scopes that Keras and TensorFlow open inside a layer.
 _INNER_SCOPES = frozenset(["Tensordot", "batchnorm", "dropout", "einsum", "moments", "normalize"])
 _NUMBER = re.compile(r"_\d+$")
@@ -52,11 +58,11 @@ class GraphTensor(NamedTuple):
     type
         Type of the operation, such as ``"Conv2D"``.
     inputs
-        Positions of the tensors that the operation takes; -1 - i for input i of the graph. Constants
-        are left out.
+        Positions of the tensors that the operation takes; -1 - i for input i of the graph.
+        Constants are left out.
     constants
-        Constants and variables that the operation takes, in order: name -> number of trained values,
-        0 for constants such as axes.
+        Constants and variables that the operation takes, in order: name -> number of trained
+        values, 0 for constants such as axes.
     is_output
         Whether the graph returns the tensor.
     is_hidden
@@ -114,8 +120,9 @@ def find_layers(tensors: Sequence[GraphTensor]) -> list[GraphLayer]:
     -------
     list of GraphLayer
         The layers in the order of execution. Every output of the graph that depends on an input is
-        the output of a layer.
+        the output of a layer, or a copy of it; see `find_output_layer`.
     """
+    tensors = _mark_copied_outputs(tensors)
     derived: set[int] = set()
     for position, tensor in enumerate(tensors):
         if any(source < 0 or source in derived for source in tensor.inputs):
@@ -165,6 +172,49 @@ def find_layers(tensors: Sequence[GraphTensor]) -> list[GraphLayer]:
             layer_type = tensors[kernels[0] if kernels and is_last else position].type
             paths[position] = path if is_last else f"{path}/{own_name}", layer_type
     return _number_layers(tensors, paths)
+
+
+def find_output_layer(
+    tensors: Sequence[GraphTensor], layers: Sequence[GraphLayer], position: int
+) -> int | None:
+    """Return the number of the layer that computes an output of a graph.
+
+    The output may be a copy of what the layer returns, for example dequantized.
+
+    Parameters
+    ----------
+    position
+        Position of the output in `tensors`.
+
+    Returns
+    -------
+    int or None
+        None: the output does not depend on an input of the graph.
+    """
+    source = _find_copied_tensor(tensors, position)
+    numbers = (number for number, layer in enumerate(layers) if layer.position == source)
+    return next(numbers, None)
+
+
+def _mark_copied_outputs(tensors: Sequence[GraphTensor]) -> list[GraphTensor]:
+    """Mark the tensors as outputs whose copies the graph returns, instead of the copies."""
+    outputs = {
+        _find_copied_tensor(tensors, position)
+        for position, tensor in enumerate(tensors)
+        if tensor.is_output
+    }
+    return [
+        tensor._replace(is_output=position in outputs) for position, tensor in enumerate(tensors)
+    ]
+
+
+def _find_copied_tensor(tensors: Sequence[GraphTensor], position: int) -> int:
+    while _is_among(tensors[position], _COPYING) and len(tensors[position].inputs) == 1:
+        (source,) = tensors[position].inputs
+        if source < 0:
+            break
+        position = source
+    return position
 
 
 def list_layer_edges(layers: Sequence[GraphLayer], inputs: Sequence[str]) -> list[tuple[str, str]]:
@@ -235,10 +285,14 @@ def _find_sources(
 def _find_scopes(tensors: Sequence[GraphTensor], positions: Iterable[int]) -> dict[int, _Scope]:
     """Return the scope of each tensor. It is empty for an operation outside of all scopes."""
     scopes: dict[int, _Scope] = {}
+    operations = {_split_name(name) for tensor in tensors for name in tensor.names}
     for position in positions:
         tensor = tensors[position]
         names = [_split_name(name) for name in tensor.names]
         own_scope = next((name[:-1] for name in names if len(name) > 1), None)
+        # The operations that an operation needs, such as a shape, may have its name as a scope.
+        while own_scope in operations:
+            own_scope = own_scope[:-1]
         if own_scope is None and all(_is_generated(tensor, name) for name in tensor.names):
             # The last constant is the bias, or the offset of a fused batch normalization.
             constant_scopes = map(_read_constant_scope, reversed(list(tensor.constants)))
@@ -280,12 +334,13 @@ def _uses_keras_3_scopes(scopes: Iterable[_Scope]) -> bool:
     scope of every call ends in a number: ``net_1/conv_1``.
     """
     scopes = [scope for scope in scopes if scope]
-    inner_names = [scope[1] for scope in scopes if len(scope) > 1]
-    numbered = sum(_NUMBER.search(name) is not None for name in inner_names)
+    layer_names = {scope[1] for scope in scopes if len(scope) > 1}
+    numbered = [name for name in layer_names if _NUMBER.search(name)]
+    # Operations between layers may have scopes of TensorFlow.
     return (
-        bool(inner_names)
+        bool(layer_names)
         and all(_NUMBER.search(scope[0]) for scope in scopes)
-        and 2 * numbered > len(inner_names)
+        and len(numbered) > 0.75 * len(layer_names)
     )
 
 

@@ -10,12 +10,12 @@ import numpy.typing as npt
 
 from actgrid.models.calls import Trace
 from actgrid.models.compiled import trace_once
+from actgrid.models.compiled_layers import CompiledLayers
 from actgrid.models.data_formats import find_input_data_format
 from actgrid.models.fingerprint import compute_fingerprint
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.inputs import list_input_names
-from actgrid.models.keras_files import SUFFIXES, load_file, load_saved_model
-from actgrid.models.keras_layer_function import KerasLayerFunction
+from actgrid.models.keras_files import SUFFIXES, load_file
 from actgrid.models.layers import LayerInfo, Selection, Weight, collect_weights
 from actgrid.models.model_cache import cache_with_model
 from actgrid.models.network import InputInfo, NetworkKind
@@ -137,9 +137,9 @@ class KerasNetwork:
         """Return every weight of the model once, in the order of ``model.weights``."""
         return collect_weights(self.model)
 
-    def compile_layers(self, selection: Selection, training: bool = False) -> KerasLayerFunction:
+    def compile_layers(self, selection: Selection, training: bool = False) -> CompiledLayers:
         """Return a compiled function that computes the outputs of selected layers."""
-        return KerasLayerFunction(self.model, selection, training)
+        return CompiledLayers(self.model, selection, training)
 
 
 def _wrap(model: object) -> KerasNetwork | None:
@@ -147,11 +147,7 @@ def _wrap(model: object) -> KerasNetwork | None:
 
 
 def _accepts(path: Path) -> bool:
-    return path.is_dir() or path.suffix in SUFFIXES
+    return path.suffix in SUFFIXES
 
 
-def _load(path: Path, safe_mode: bool) -> Any:
-    return (load_saved_model if path.is_dir() else load_file)(path, safe_mode)
-
-
-KIND = NetworkKind(_wrap, _accepts, _load, returns_model=True)
+KIND = NetworkKind(_wrap, _accepts, load_file, returns_model=True)

@@ -13,7 +13,8 @@ from typing import Any, Unpack
 from actgrid.errors import ActgridError, MissingFileError, ModelError, suggest
 from actgrid.models.archives import check_archive
 from actgrid.models.frameworks import keras, list_applications, tensorflow
-from actgrid.models.keras_files import extract_error_line, load_file
+from actgrid.models.keras_files import load_file
+from actgrid.models.model_errors import extract_error_line
 from actgrid.models.networks import find_network, list_network_kinds, unwrap_model
 from actgrid.models.types import ModelLike
 from actgrid.option_groups import takes_options

@@ -17,7 +17,7 @@ from actgrid.errors import (
 )
 from actgrid.models.frameworks import tensorflow
 
-__all__ = ["make_model_error", "raise_model_errors", "summarize_error"]
+__all__ = ["extract_error_line", "make_model_error", "raise_model_errors", "summarize_error"]
 
 # Keras's text for an error in a layer's `call`: the call, the message, and the arguments.
 _IN_CALL = re.compile(
@@ -137,3 +137,12 @@ def summarize_error(error: Exception) -> str:
     if not _has_clear_message(error):
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return prefix + textwrap.shorten(text, 300, placeholder=" ...")
+
+
+def extract_error_line(error: BaseException) -> str:
+    """Return the reason in the message of a Keras error, as one line of text."""
+    text = strip_terminal_codes(str(error)).rpartition("Exception encountered:")[2]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if lines and lines[0].startswith("Exception encountered when calling"):
+        lines = lines[1:] or lines
+    return lines[0][:300] if lines else type(error).__name__

@@ -10,16 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeGuard
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 import numpy.typing as npt
 
 from actgrid.errors import CapabilityError
-from actgrid.models.calls import Trace
 from actgrid.models.layers import LayerInfo, Selection, Weight
+
+if TYPE_CHECKING:
+    from actgrid.models.calls import Trace
 
 __all__ = [
     "CompiledNetwork",
+    "ConnectedNetwork",
     "DifferentiableNetwork",
     "EditableNetwork",
     "InputInfo",
@@ -29,6 +32,7 @@ __all__ = [
     "check_compiled",
     "check_editable",
     "describe_network",
+    "has_edges",
     "is_compiled",
     "is_differentiable",
     "is_network",
@@ -152,6 +156,19 @@ class Network(Protocol):  # numpydoc ignore=PR01
         """
 
 
+class ConnectedNetwork(Network, Protocol):
+    """Protocol of a network that lists the connections of its layers."""
+
+    def list_edges(self) -> list[tuple[str, str]]:
+        """List which layers take which inputs and layer outputs.
+
+        Returns
+        -------
+        list of tuple of str
+            (name of an input, or path of a layer; path of a layer that takes it).
+        """
+
+
 class DifferentiableNetwork(Network, Protocol):
     """Protocol of a network that TensorFlow can trace and differentiate."""
 
@@ -267,6 +284,14 @@ def is_network(value: object) -> TypeGuard[Network]:
     """Return whether the class of an object has the methods of the protocol `Network`."""
     # isinstance() with a runtime-checkable protocol would evaluate the properties.
     return _has_methods(value, "list_layers", "run", "fingerprint")
+
+
+def has_edges(network: Network) -> TypeGuard[ConnectedNetwork]:
+    """Return whether a network lists the connections of its layers.
+
+    Such networks have the method `list_edges`.
+    """
+    return _has_methods(network, "list_edges")
 
 
 def is_differentiable(network: Network) -> TypeGuard[DifferentiableNetwork]:

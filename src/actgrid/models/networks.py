@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from actgrid.errors import ModelError
+from actgrid.errors import CapabilityError, ModelError
 from actgrid.models.calls import Trace
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.layers import LayerInfo
@@ -19,12 +19,14 @@ from actgrid.models.network import (
     Network,
     NetworkKind,
     check_compiled,
+    describe_network,
     is_compiled,
     is_differentiable,
     is_network,
 )
 
 __all__ = [
+    "check_keras_model",
     "find_network",
     "get_network",
     "list_network_kinds",
@@ -94,6 +96,18 @@ def get_network(model: object) -> Network:
             "network"
         )
     return network
+
+
+def check_keras_model(model: object, purpose: str) -> None:
+    """Raise CapabilityError unless a loaded model is a Keras model.
+
+    Parameters
+    ----------
+    purpose
+        Name of the function that needs a Keras model; the error message starts with this name.
+    """
+    if is_network(model):
+        raise CapabilityError(f"{purpose} needs a Keras model: got {describe_network(model)}")
 
 
 def run_network(network: Network, inputs: Any, paths: Sequence[str]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,12 +15,18 @@ from actgrid.errors import AssumptionWarning, OptionError, get_caller_level, sug
 from actgrid.models.architectures import DEMO, find_architecture
 from actgrid.models.frameworks import keras, list_applications, tensorflow
 from actgrid.models.inputs import get_input_structure, read_input_specs
-from actgrid.models.network import is_network
+from actgrid.models.network import Network, has_edges, is_network
+from actgrid.models.networks import run_network
 from actgrid.models.tracing import keep_state, trace_model
 from actgrid.option_groups import get_options
 from actgrid.options import PreparationOptions
 
-__all__ = ["Preprocessing", "find_preprocessing", "get_preprocess_function"]
+__all__ = [
+    "Preprocessing",
+    "find_pair_preprocessing",
+    "find_preprocessing",
+    "get_preprocess_function",
+]
 
 Pixels = npt.NDArray[np.float32]
 Function = Callable[[Any], Any]
@@ -42,6 +49,13 @@ _NEUTRAL_OPERATIONS = frozenset(
         *("Squeeze", "StridedSlice", "Slice", "ReverseV2", "ResizeBilinear", "ResizeBicubic"),
         *("ResizeNearestNeighbor", "ResizeArea", "ScaleAndTranslate", "GatherV2", "ConcatV2"),
         *("ClipByValue", "Maximum", "Minimum", "Split", "SplitV", "Unpack", "Pack"),
+    ]
+)
+# The names that ONNX and TFLite give to further such operations, in lower case.
+_NEUTRAL_EXPORTED_OPERATIONS = frozenset(
+    [
+        *("clip", "concat", "concatenation", "dequantize", "dequantizelinear", "gather", "max"),
+        *("min", "quantize", "quantizelinear", "resize", "resizenearestneighbor", "unsqueeze"),
     ]
 )
 # The scaling inside applications created with `include_preprocessing=True`, by name prefix.
@@ -155,32 +169,69 @@ def _get_application_function(application: str) -> Function:
 
 # By model: whether it was built, its number of layers, and the preprocessing chosen then.
 _CHOICES: weakref.WeakKeyDictionary[Any, tuple[object, Preprocessing]] = weakref.WeakKeyDictionary()
+# Models for which an AssumptionWarning was given.
+_WARNED_MODELS: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def find_pair_preprocessing(preprocess: object, models: tuple[Any, Any]) -> list[Preprocessing]:
+    """Choose the preprocessing of pixels for each of two models that take the same images.
+
+    If ``"auto"`` would have to make an assumption for only one of the models, such as an exported
+    model, both have the same preprocessing.
+
+    Returns
+    -------
+    list of Preprocessing
+        The preprocessing for each model.
+
+    Warns
+    -----
+    AssumptionWarning
+        As for `find_preprocessing`.
+
+    Raises
+    ------
+    OptionError
+        If the value is unknown.
+    """
+    if isinstance(preprocess, str) and preprocess == "auto":
+        known = [choice for choice in map(_find_choice, models) if not choice.is_assumed]
+        if len(known) == 1:
+            return known * 2
+    return [find_preprocessing(preprocess, model) for model in models]
 
 
 def _choose_automatically(model: Any) -> Preprocessing:
     if model is None:
         return Preprocessing("unit", "no model was given", False, _scale_to_unit)
+    choice = _find_choice(model)
+    if choice.is_assumed and model not in _WARNED_MODELS:
+        _WARNED_MODELS.add(model)
+        warnings.warn(
+            f"the preprocessing of pixels 0 to 255 is not known for the model {model.name!r}: "
+            f"{choice.describe()}; to choose another one, set preprocess='none', the name of a "
+            "Keras application, or a function",
+            AssumptionWarning,
+            stacklevel=get_caller_level(),
+        )
+    return choice
+
+
+def _find_choice(model: Any) -> Preprocessing:
+    """Return the preprocessing for a model, which is chosen anew if layers were added."""
     state = (getattr(model, "built", True), len(getattr(model, "layers", [])))
     choice = _CHOICES.get(model)
     if choice is None or choice[0] != state:
-        was_assumed = choice is not None and choice[1].is_assumed
         choice = state, _choose_by_layers(model)
         _CHOICES[model] = choice
-        if choice[1].is_assumed and not was_assumed:
-            warnings.warn(
-                f"the preprocessing of pixels 0 to 255 is not known for the model {model.name!r}: "
-                f"{choice[1].describe()}; to choose another one, set preprocess='none', the name "
-                "of a Keras application, or a function",
-                AssumptionWarning,
-                stacklevel=get_caller_level(),
-            )
     return choice[1]
 
 
 def _choose_by_layers(model: Any) -> Preprocessing:
-    if is_network(model):
-        value_range = model.inputs[0].value_range if len(model.inputs) == 1 else None
-        return _choose_by_range(value_range) or _ASSUMED
+    if is_network(model) and len(model.inputs) == 1:
+        choice = _choose_by_range(model.inputs[0].value_range)
+        if choice is not None:
+            return choice
     scale, offset = _measure_scaling(model)
     if (scale, offset) != _NO_SCALING:
         return _choose_by_scaling(scale, offset)
@@ -287,7 +338,10 @@ def _measure_scaling(model: Any) -> tuple[float, float]:
         images = tf.cast(tf.broadcast_to(values, (len(_PROBES), *shape)), specs_list[0].dtype)
     try:
         with tf.init_scope(), keep_state():  # also works while a function is being traced
-            scaled, _ = _run_to_first_kernel(model, images)
+            if is_network(model):
+                scaled = _run_scaling_layers(model, images)
+            else:
+                scaled, _ = _run_to_first_kernel(model, images)
     except Exception:  # layers may raise any exception
         return _NO_SCALING
     if scaled is images:
@@ -296,6 +350,40 @@ def _measure_scaling(model: Any) -> tuple[float, float]:
     offset, scale = float(means[0]), float(means[1] - means[0])
     is_linear = np.isclose(means[2], scale * _PROBES[2] + offset, rtol=1e-2, atol=1e-3)
     return (scale, offset) if is_linear else (0.0, offset)
+
+
+def _run_scaling_layers(network: Network, images: Any) -> Any:
+    """Run a network on images as far as its last layer that only scales the input.
+
+    The images are returned unchanged if the network does not list the connections of its layers,
+    or has no such layer.
+    """
+    path = _find_scaling_layer(network)
+    if path is None:
+        return images
+    runs = [run_network(network, image[None], [path])[path] for image in np.asarray(images)]
+    return np.concatenate(runs)
+
+
+def _find_scaling_layer(network: Network) -> str | None:
+    """Return the path of the last layer before the first kernel that only scales the input."""
+    if not has_edges(network):
+        return None
+    edges = network.list_edges()
+    sources = Counter(target for _, target in edges)
+    types = {info.path: info.type.replace("_", "").lower() for info in network.list_layers()}
+    scaling = {name.lower() for name in _SCALING_OPERATIONS}
+    neutral = {name.lower() for name in _NEUTRAL_OPERATIONS} | _NEUTRAL_EXPORTED_OPERATIONS
+    path, pending = None, [network.inputs[0].name]
+    while pending:
+        source = pending.pop(0)
+        for target in (target for start, target in edges if start == source):
+            if types[target] in scaling and sources[target] == 1:
+                path = target
+            elif types[target] not in neutral:
+                return path
+            pending.append(target)
+    return path
 
 
 # Values of the constant images that a model is probed with, and the length of free sides.

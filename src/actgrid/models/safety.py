@@ -8,7 +8,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-__all__ = ["REFUSED_OPERATIONS", "find_unsafe_config", "find_unsafe_operation"]
+from actgrid.errors import ModelError
+
+__all__ = [
+    "REFUSED_OPERATIONS",
+    "find_unsafe_config",
+    "find_unsafe_operation",
+    "raise_if_unsafe",
+]
 
 # Parts of a Keras configuration that run Python code or load files of their own. Releases of Keras
 # before 3.13 refuse only some of them in safe mode.
@@ -78,6 +85,21 @@ _FILE_ATTRIBUTES: dict[str, tuple[str, Callable[[str], bool]]] = {
     "FixedUnigramCandidateSampler": ("vocab_file", lambda value: not value),
     "PrintV2": ("output_stream", lambda value: not value.startswith("file://")),
 }
+
+
+def raise_if_unsafe(path: Path, finding: str | None) -> None:
+    """Raise ModelError if unsafe content was found in a model file.
+
+    Parameters
+    ----------
+    finding
+        Description of the unsafe content. None: the file is safe.
+    """
+    if finding is not None:
+        raise ModelError(
+            f"{path} contains {finding}; if you trust the model, load it with safe_mode=False "
+            "(--no-safe-mode)"
+        )
 
 
 def find_unsafe_config(config: Any) -> str | None:

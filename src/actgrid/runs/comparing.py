@@ -21,7 +21,7 @@ from actgrid.models.image_inputs import find_image_input
 from actgrid.models.image_sources import are_images
 from actgrid.models.inputs import get_fixed_batch_size
 from actgrid.models.networks import get_network
-from actgrid.models.preprocessing import find_preprocessing
+from actgrid.models.preprocessing import Preprocessing, find_pair_preprocessing
 from actgrid.models.sample_files import load_samples
 from actgrid.models.types import LayersLike, ModelInput, ModelLike
 from actgrid.option_checks import check_sample
@@ -57,24 +57,33 @@ class _PairLoader(ImageLoader):
             super().check(side, are_files)
 
     def load(self, model: Any, item: Item) -> Any:
-        x = super().load(model.a, item)
-        return join_input(x, x if self._loads_alike(model) else super().load(model.b, item))
+        loader, other = self._list_loaders(model)
+        x = loader.load(model.a, item)
+        return join_input(x, x if self._loads_alike(model) else other.load(model.b, item))
 
     def load_with_pixels(self, model: Any, item: Item) -> tuple[npt.NDArray[Any], Any]:
-        pixels, x = super().load_with_pixels(model.a, item)
-        return pixels, join_input(x, super().load(model.b, item))
+        loader, other = self._list_loaders(model)
+        pixels, x = loader.load_with_pixels(model.a, item)
+        return pixels, join_input(x, other.load(model.b, item))
 
     def input_spec(self, model: Any) -> Any:
         return None
 
-    def _loads_alike(self, pair: Any) -> bool:
+    def _list_loaders(self, pair: ModelPair) -> list[ImageLoader]:
+        """Return the loader for each model."""
+        if self.is_prepared:
+            return [ImageLoader(self.size, self.preprocess, self.fit)] * 2
+        choices = find_pair_preprocessing(self.preprocess, (pair.a, pair.b))
+        return [ImageLoader(self.size, choice.function, self.fit) for choice in choices]
+
+    def _loads_alike(self, pair: ModelPair) -> bool:
         """Return whether both models take the same array for an image."""
         if self.is_prepared:
             return True
         sides = (pair.a, pair.b)
         (_, *shape), (_, *other_shape) = map(find_image_input, sides)
-        name, other = (find_preprocessing(self.preprocess, side).name for side in sides)
-        return shape == other_shape and name == other
+        choice, other = find_pair_preprocessing(self.preprocess, sides)
+        return shape == other_shape and choice.name == other.name
 
 
 class ComparisonRun(Run):
@@ -337,16 +346,18 @@ def render_comparison(
     """
     pair = ModelPair(a, b, layers)
     pair.describe()
-    inputs = join_input(_load_input(pair.a, x), _load_input(pair.b, x))
+    sides = (pair.a, pair.b)
+    choices = find_pair_preprocessing("auto", sides) if are_images(x) else [None, None]
+    inputs = join_input(*map(_load_input, sides, [x, x], choices))
     return _draw_pair(pair, inputs, None, options["shown_channels"], options["sample"])
 
 
-def _load_input(model: Any, x: Any) -> Any:
+def _load_input(model: Any, x: Any, preprocessing: Preprocessing | None) -> Any:
     """Return an input of a model, an array or a dict of arrays by the name of the input."""
     if (samples := load_samples(x, model)) is not None:
         return samples.batch
-    if are_images(x):
-        return load_images(x, model=model)
+    if preprocessing is not None:
+        return load_images(x, model=model, preprocess=preprocessing.function)
     if isinstance(x, (list, tuple)) and len(infos := get_network(model).inputs) == len(x) > 1:
         return {info.name: value for info, value in zip(infos, x, strict=True)}
     return x
@@ -376,7 +387,7 @@ def _draw_pair(
             rows = [check_sample(sample, len(array)) if len(array) > 1 else 0 for array in (a, b)]
             arrays = [array[row][None] for array, row in zip((a, b), rows, strict=True)]
             pictures[layer.a.path] = compare_activations(
-                layer.a, arrays[0], layer.b, arrays[1], names, shown_channels
+                layer.a, arrays[0], layer.describe_arranged(), arrays[1], names, shown_channels
             )
     return pictures
 

@@ -52,16 +52,47 @@ class LayerPair(NamedTuple):
     b: LayerInfo
 
     @property
+    def has_other_format(self) -> bool:
+        """Return whether only the second model puts the channels first, or only the first."""
+        kinds = {"sequence", "image", "volume"}
+        return (
+            self.a.data_format != self.b.data_format
+            and len(self.a.shape) == len(self.b.shape)
+            and len(self.a.shape) in (3, 4, 5)
+            and self.a.kind == self.b.kind in kinds
+        )
+
+    def arrange(self, values: Array) -> Array:
+        """Return outputs of the second layer in the data format of the first layer."""
+        if not self.has_other_format:
+            return values
+        return np.moveaxis(values, self.b.channel_axis, self.a.channel_axis)
+
+    def describe_arranged(self) -> LayerInfo:
+        """Return the description of outputs that `arrange` returned."""
+        if not self.has_other_format:
+            return self.b
+        shape = list(self.b.shape)
+        shape.insert(self.a.channel_axis, shape.pop(self.b.channel_axis))
+        return replace(
+            self.b, shape=tuple(shape), data_format=self.a.data_format, axes=(), grids=()
+        )
+
+    @property
     def has_equal_shapes(self) -> bool:
-        """Return whether the outputs of both layers have equal shapes and channel axes."""
-        return self.a.shape[1:] == self.b.shape[1:] and self.a.channel_axis == self.b.channel_axis
+        """Return whether the outputs of both layers have equal shapes and channel axes.
+
+        The position of the channel axis does not matter.
+        """
+        b = self.describe_arranged()
+        return self.a.shape[1:] == b.shape[1:] and self.a.channel_axis == b.channel_axis
 
     def list_infos(self) -> list[LayerInfo]:
         """Return the descriptions of the outputs of the pair, see `ModelPair`."""
         path = self.a.path
         infos = [
             replace(self.a, path=A + path),
-            replace(self.b, path=B + path),
+            replace(self.describe_arranged(), path=B + path),
             LayerInfo(ALIGNMENT + path, "CKA", (None, 3), "float64", "channels_last", 0, None),
         ]
         if self.has_equal_shapes:
@@ -76,7 +107,7 @@ class ModelPair:
     Its outputs are, for each pair of layers and the path of the layer in the first model:
 
     ``a/PATH``, ``b/PATH``
-        The outputs in each model.
+        The outputs in each model, in the data format of the first model.
     ``difference/PATH``
         The absolute difference of the outputs, if their shapes are equal.
     ``signed_difference/PATH``
@@ -169,7 +200,10 @@ class ModelPair:
         inputs = _split_input(x)
         values_a = self._get_extractor(A)(inputs[A])
         values_b = self._get_extractor(B)(inputs[B])
-        return {pair: (values_a[pair.a.path], values_b[pair.b.path]) for pair in self._pairs}
+        return {
+            pair: (values_a[pair.a.path], pair.arrange(values_b[pair.b.path]))
+            for pair in self._pairs
+        }
 
     def run(self, x: Any, paths: Sequence[str]) -> dict[str, Array]:
         """Run both models, and return the outputs of the pair: path -> array."""

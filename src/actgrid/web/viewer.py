@@ -22,6 +22,7 @@ from actgrid.errors import ModelError, NotFoundError
 from actgrid.evaluation.comparison import DEFAULT_METHODS
 from actgrid.models import LayerInfo, load_model
 from actgrid.models.drawing import draw_layer
+from actgrid.models.preprocessing import find_pair_preprocessing
 from actgrid.models.types import ModelLike
 from actgrid.option_checks import read_normalize, resolve_thread_count
 from actgrid.option_groups import check_option, complete_options, pick_options, takes_options
@@ -164,7 +165,12 @@ class Viewer:
         shape: Any = getattr(model, "output_shape", None) or (None,)
         has_same_classes = node is not None and shape[-1] == self._viewed.infos[node].channels
         labels = options["labels"] if has_same_classes else None
-        other = Viewer(model, self.images, **options | {"statistics": None, "labels": labels})
+        preprocess = options["preprocess"]
+        if self._engine.input.kind == "image":
+            _, choice = find_pair_preprocessing(preprocess, (self._engine.model, model))
+            preprocess = choice.function
+        changed = {"statistics": None, "labels": labels, "preprocess": preprocess}
+        other = Viewer(model, self.images, **options | changed)
         kinds = self._engine.input.kind, other._engine.input.kind
         if kinds[0] != kinds[1]:
             raise ModelError(

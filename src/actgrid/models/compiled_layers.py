@@ -1,4 +1,4 @@
-"""Compute outputs of selected layers of a Keras model in a compiled function."""
+"""Compute outputs of selected layers of a model in a compiled TensorFlow function."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from actgrid.models.functions import GraphFunction
 from actgrid.models.inputs import prepare_inputs
 from actgrid.models.layers import LayerInfo, Selection, collect_operations
 from actgrid.models.model_cache import BoundedCache
-from actgrid.models.tracing import build_model, trace_model
+from actgrid.models.network import is_differentiable, is_network
+from actgrid.models.networks import get_network
+from actgrid.models.tracing import build_model
 
-__all__ = ["KerasLayerFunction"]
+__all__ = ["CompiledLayers"]
 
-# Function of a layer's activation inside the compiled function; see `KerasLayerFunction.run`.
+# Function of a layer's activation inside the compiled function; see `CompiledLayers.run`.
 Transform = Callable[..., Any]
 
 
-class KerasLayerFunction:
-    """Callable that runs a compiled Keras model and returns outputs of some layers.
+class CompiledLayers:
+    """Callable that runs a compiled model and returns outputs of some layers.
 
     Implements `LayerFunction`.
 
@@ -39,7 +41,7 @@ class KerasLayerFunction:
         self._training = training
         self._infos: dict[str, LayerInfo] = {}
         self._functions = BoundedCache()
-        if model.built:
+        if not is_network(model) and model.built:
             selection.check_model(model, collect_operations(model))
 
     @property
@@ -124,7 +126,9 @@ class KerasLayerFunction:
     def _compile(self, transform: Transform) -> GraphFunction:
         def trace(inputs: Any, *arguments: Any) -> dict[str, Any]:
             self.trace_count += 1
-            calls = trace_model(self.model, inputs, self._training).calls
+            network = get_network(self.model)
+            assert is_differentiable(network)
+            calls = network.trace(inputs, self._training).calls
             calls = choose_calls(self.model, calls, self._selection)
             self._infos = {call.info.path: call.info for call in calls}
             return {call.info.path: transform(call.info, call.tensor, *arguments) for call in calls}

@@ -1,0 +1,252 @@
+"""Read the operations of a TensorFlow function, and run a part of them in another graph."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from actgrid.models.fingerprint import hash_variables
+from actgrid.models.frameworks import tensorflow
+from actgrid.models.graph_layers import GraphLayer, GraphTensor, find_layers, find_output_layer
+
+__all__ = ["InlinedGraph"]
+
+# Name of a call of a function, which inlining puts before the names of the called operations.
+_CALLS = re.compile(r"(?:(?:Stateful)?PartitionedCall(?:_\d+)?/)+")
+# Names of the operations that inlining adds.
+_ADDED = re.compile(r"Func/.*")
+
+
+class InlinedGraph:
+    """Graph of a function in which the calls of other functions are replaced by their operations.
+
+    Parameters
+    ----------
+    function
+        A `ConcreteFunction`. Its variables are not copied, and the caller must keep them: the graph
+        reads their current values.
+
+    Attributes
+    ----------
+    layers
+        The layers of the graph.
+    tensor_names
+        For each layer, the name of the tensor that it returns.
+    output_layers
+        For each output of the function, the number of its layer; None for an output that does not
+        depend on an input.
+    data_formats
+        For each layer, ``"channels_last"`` or ``"channels_first"``.
+    input_formats
+        The data format of each input.
+    """
+
+    layers: list[GraphLayer]
+    tensor_names: list[str]
+    output_layers: list[int | None]
+    data_formats: list[str]
+    input_formats: list[str]
+
+    def __init__(self, function: Any) -> None:
+        # The public function for this, which makes constants of the variables, cannot be used for
+        # graphs of more than 2 GB.
+        converter = importlib.import_module("tensorflow.python.framework.convert_to_constants")
+        self._definition = converter._run_inline_graph_optimization(
+            function, lower_control_flow=False, aggressive_inlining=True
+        )
+        self._node_names = {node.name for node in self._definition.node}
+        self._function = function
+        count = len(function.inputs) - len(function.captured_inputs)
+        self._input_names = [tensor.op.name for tensor in function.inputs[:count]]
+        self._captured_names = [tensor.op.name for tensor in function.inputs[count:]]
+        self._find_layers([tensor.name for tensor in function.outputs])
+
+    def import_tensors(
+        self, inputs: Sequence[Any], names: Sequence[str], replacements: Mapping[str, Any]
+    ) -> list[Any]:
+        """Add the graph to the graph that is being traced.
+
+        Parameters
+        ----------
+        inputs
+            Tensors that become the inputs of the graph.
+        names
+            Names of tensors of this graph.
+        replacements
+            Name of a tensor of this graph -> tensor that replaces it.
+
+        Returns
+        -------
+        list of tensor
+            The tensor of each name; a replaced tensor as the graph computes it.
+        """
+        tf = tensorflow()
+        graph = tf.compat.v1.get_default_graph()
+        captures = [graph.capture(tensor) for tensor in self._function.captured_inputs]
+        arguments = zip(
+            (*self._input_names, *self._captured_names), (*inputs, *captures), strict=True
+        )
+        # Inlining removes the inputs that no operation takes.
+        mapped = {name: tensor for name, tensor in arguments if name in self._node_names}
+        mapped |= replacements
+        tensors: list[Any] = tf.graph_util.import_graph_def(
+            self._definition, mapped, list(names), name="saved_model"
+        )
+        return tensors
+
+    def fingerprint(self) -> str:
+        """Return a hash of the operations and of the values of the variables."""
+        definition = self._definition.SerializeToString(deterministic=True)
+        return hash_variables(definition, self._function.graph.variables)
+
+    def _find_layers(self, output_names: Sequence[str]) -> None:
+        tf = tensorflow()
+        with tf.Graph().as_default() as graph:
+            tf.graph_util.import_graph_def(self._definition, name="")
+            operations = graph.get_operations()
+        sizes = self._measure_captures()
+        numbers = {f"{name}:0": -1 - number for number, name in enumerate(self._input_names)}
+        constants: dict[str, dict[str, int]] = {}
+        records: list[GraphTensor] = []
+        names: list[str] = []
+        for operation in operations:
+            derived = [tensor.name for tensor in operation.inputs if tensor.name in numbers]
+            values: dict[str, int] = {}
+            for tensor in operation.inputs:
+                values.update(constants.get(tensor.op.name, {}))
+            if not derived:
+                if operation.name not in self._input_names:
+                    constants[operation.name] = values | _measure_constant(operation, sizes)
+                continue
+            operation_name = _ADDED.sub("", _CALLS.sub("", operation.name))
+            for tensor in operation.outputs:
+                is_output = tensor.name in output_names
+                record = GraphTensor(
+                    (operation_name,),
+                    operation.type,
+                    tuple(numbers[name] for name in derived),
+                    values,
+                    is_output,
+                    not tensor.dtype.is_floating or tensor.shape.rank == 0,
+                )
+                numbers[tensor.name] = len(records)
+                records.append(record)
+                names.append(tensor.name)
+        self.layers = find_layers(records)
+        self.tensor_names = [names[layer.position] for layer in self.layers]
+        self.output_layers = [
+            find_output_layer(records, self.layers, numbers[name])
+            if numbers.get(name, -1) >= 0
+            else None
+            for name in output_names
+        ]
+        formats, self.input_formats = _find_data_formats(operations, self._input_names)
+        self.data_formats = [formats.get(name) or "channels_last" for name in self.tensor_names]
+
+    def _measure_captures(self) -> dict[str, int]:
+        """Return the number of values of each captured variable, by the name of its placeholder."""
+        tf = tensorflow()
+        sizes = {
+            id(variable.handle): variable.shape.num_elements()
+            for variable in self._function.graph.variables
+        }
+        captured = zip(self._captured_names, self._function.captured_inputs, strict=True)
+        return {
+            name: sizes.get(id(tensor), 0)
+            if tensor.dtype == tf.resource
+            else _count_values(tensor.shape, tensor.dtype)
+            for name, tensor in captured
+        }
+
+
+def _measure_constant(operation: Any, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Return the number of trained values of a constant or placeholder, by its name."""
+    if operation.name in sizes:
+        return {operation.name: sizes[operation.name]}
+    if operation.type != "Const":
+        return {}
+    (tensor,) = operation.outputs
+    return {operation.name: _count_values(tensor.shape, tensor.dtype)}
+
+
+def _count_values(shape: Any, dtype: Any) -> int:
+    """Return the number of values of a constant that may be a weight, else 0.
+
+    A constant of one value is usually a part of the program, such as an epsilon.
+    """
+    count = shape.num_elements() or 0
+    return count if dtype.is_floating and count > 1 else 0
+
+
+# Whether an operation's attribute `data_format` puts the channels first.
+_CHANNELS_FIRST = {b"NHWC": False, b"NDHWC": False, b"NCHW": True, b"NCDHW": True}
+_FORMATS = {False: "channels_last", True: "channels_first", None: "channels_last"}
+
+
+def _find_data_formats(
+    operations: Sequence[Any], input_names: Sequence[str]
+) -> tuple[dict[str, str], list[str]]:
+    """Find the position of the channel axis of each tensor of a graph.
+
+    Operations such as convolutions declare the data format of their input and output. Operations
+    without a data format keep that of their input, and transpositions change it.
+
+    Returns
+    -------
+    tuple
+        Name of a tensor -> data format, for tensors of which it is known; and the data format of
+        each input.
+    """
+    # Whether the channels of a tensor are first; or the input that the tensor has been derived
+    # from while no operation has declared a data format, and whether the axes were exchanged.
+    known: dict[str, bool] = {}
+    undecided = {f"{name}:0": (name, False) for name in input_names}
+    input_formats: dict[str, bool] = {}
+    for operation in operations:
+        flips = operation.type == "Transpose" and _moves_channels(operation)
+        declared = None
+        if operation.type != "Transpose":
+            declared = _CHANNELS_FIRST.get(_get_data_format(operation))
+        for tensor in operation.inputs:
+            if declared is not None and tensor.name in undecided:
+                name, is_flipped = undecided[tensor.name]
+                input_formats.setdefault(name, declared != is_flipped)
+        source = next(
+            (
+                tensor.name
+                for tensor in operation.inputs
+                if tensor.name in known or tensor.name in undecided
+            ),
+            None,
+        )
+        for tensor in operation.outputs if operation.type != "Reshape" else ():
+            if declared is not None:
+                known[tensor.name] = declared
+            elif source in known:
+                known[tensor.name] = known[source] != flips
+            elif source is not None:
+                name, is_flipped = undecided[source]
+                undecided[tensor.name] = name, is_flipped != flips
+    for tensor_name, (name, is_flipped) in undecided.items():
+        if name in input_formats:
+            known.setdefault(tensor_name, input_formats[name] != is_flipped)
+    return (
+        {name: _FORMATS[is_first] for name, is_first in known.items()},
+        [_FORMATS[input_formats.get(name)] for name in input_names],
+    )
+
+
+def _get_data_format(operation: Any) -> bytes:
+    attributes = operation.node_def.attr
+    return bytes(attributes["data_format"].s) if "data_format" in attributes else b""
+
+
+def _moves_channels(operation: Any) -> bool:
+    """Return whether a transposition moves the channels from one end to the other."""
+    permutation = tensorflow().get_static_value(operation.inputs[1])
+    if permutation is None or len(permutation) < 3:
+        return False
+    last = len(permutation) - 1
+    return bool(permutation[0] == 0 and (permutation[1] == last or permutation[last] == 1))
