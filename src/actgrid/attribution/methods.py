@@ -28,6 +28,7 @@ _NEED_NAMES = {
     "attention": "attention layers",
     "gradients": "gradients",
     "layer": "a spatial layer",
+    "replacement": "layers whose outputs can be replaced",
 }
 
 
@@ -118,7 +119,9 @@ def _list_missing_needs(method: Method, network: Network) -> list[str]:
     has_capability: dict[Need, Callable[[], bool]] = {
         "attention": lambda: _has_attention(network),
         "gradients": lambda: is_differentiable(network),
-        "layer": lambda: is_compiled(network),
+        # A network outside TensorFlow computes the layers in the operation that runs it.
+        "layer": lambda: is_compiled(network) or not is_differentiable(network),
+        "replacement": lambda: is_compiled(network),
     }
     return [_NEED_NAMES[need] for need in method.needs if not has_capability[need]()]
 

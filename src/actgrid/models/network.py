@@ -27,12 +27,14 @@ __all__ = [
     "EditableNetwork",
     "InputInfo",
     "LayerFunction",
+    "LogitsNetwork",
     "Network",
     "NetworkKind",
     "check_compiled",
     "check_editable",
     "describe_network",
     "has_edges",
+    "has_logits",
     "is_compiled",
     "is_differentiable",
     "is_network",
@@ -169,6 +171,20 @@ class ConnectedNetwork(Network, Protocol):
         """
 
 
+class LogitsNetwork(Network, Protocol):
+    """Protocol of a network outside TensorFlow that knows the logits before its outputs."""
+
+    def list_logits(self) -> dict[str, tuple[str, str]]:
+        """List the outputs that are the softmax or sigmoid of other values.
+
+        Returns
+        -------
+        dict
+            Path of an output -> path with which `run` returns the logits, and the activation:
+            ``"softmax"`` of the last axis, or ``"sigmoid"``.
+        """
+
+
 class DifferentiableNetwork(Network, Protocol):
     """Protocol of a network that TensorFlow can trace and differentiate."""
 
@@ -292,6 +308,14 @@ def has_edges(network: Network) -> TypeGuard[ConnectedNetwork]:
     Such networks have the method `list_edges`.
     """
     return _has_methods(network, "list_edges")
+
+
+def has_logits(network: Network) -> TypeGuard[LogitsNetwork]:
+    """Return whether a network knows the logits before its outputs.
+
+    Such networks have the method `list_logits`.
+    """
+    return _has_methods(network, "list_logits")
 
 
 def is_differentiable(network: Network) -> TypeGuard[DifferentiableNetwork]:

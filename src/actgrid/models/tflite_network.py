@@ -36,6 +36,7 @@ _SUFFIX = ".tflite"
 _IDENTIFIER = b"TFL3"
 # Operations that return the shape of a tensor and not its values.
 _SHAPE_OPERATIONS = frozenset(["RANK", "SHAPE"])
+_ACTIVATIONS = {"SOFTMAX": "softmax", "LOGISTIC": "sigmoid"}
 # Names that converters give to outputs, and what they add to the names of tensors.
 _GENERIC_OUTPUT = re.compile(r"output_\d+")
 _INPUT_AFFIXES = re.compile(r"^serving_default_|:0$")
@@ -181,6 +182,14 @@ class TFLiteNetwork:
         self._tensors = {layer.path: tensors[layer.position] for layer in self._layers}
         paths = {layer.position: layer.path for layer in self._layers}
         self._outputs = tuple(paths[number] for number in output_positions if number in paths)
+        # The tensors before a final softmax or sigmoid, which are not layers themselves.
+        self._logits: dict[str, tuple[str, str]] = {}
+        for position in set(output_positions).intersection(paths):
+            activation = _ACTIVATIONS.get(graph_tensors[position].type)
+            if activation is not None and (source := graph_tensors[position].inputs[0]) >= 0:
+                path = paths.get(source, f"{paths[position]}/logits")
+                self._tensors.setdefault(path, tensors[source])
+                self._logits[paths[position]] = path, activation
 
     def _read_signature(self, ends: set[int]) -> tuple[dict[int, str], dict[int, str]]:
         """Return the names of the inputs and of the outputs in the signature of the network.
@@ -286,6 +295,16 @@ class TFLiteNetwork:
             (name of an input, or path of a layer; path of a layer that takes it).
         """
         return list_layer_edges(self._layers, [info.name for info in self.inputs])
+
+    def list_logits(self) -> dict[str, tuple[str, str]]:
+        """List the outputs that are the softmax or sigmoid of other values.
+
+        Returns
+        -------
+        dict
+            Path of an output -> path with which `run` returns the logits, and the activation.
+        """
+        return self._logits
 
     def _describe_layer(self, index: int, layer: GraphLayer) -> LayerInfo:
         tensor = self._tensors[layer.path]
