@@ -31,6 +31,7 @@ __all__ = [
     "Network",
     "NetworkKind",
     "check_compiled",
+    "check_connected",
     "check_editable",
     "describe_network",
     "has_edges",
@@ -358,6 +359,21 @@ def check_compiled(network: Network, purpose: str) -> None:
         raise CapabilityError(
             f"{purpose} needs layers that run inside TensorFlow, which "
             f"{describe_network(network)} does not have; expected a Keras model"
+        )
+
+
+def check_connected(network: Network, purpose: str) -> None:
+    """Raise CapabilityError unless the connections of a network's layers are known.
+
+    Parameters
+    ----------
+    purpose
+        Name of the function that needs the connections; the error message starts with this name.
+    """
+    if not (is_compiled(network) or has_edges(network)):
+        raise CapabilityError(
+            f"{purpose} needs layers and their connections, which {describe_network(network)} does "
+            "not list; expected a Keras model or a network with the method list_edges"
         )
 
 
