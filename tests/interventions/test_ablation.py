@@ -214,11 +214,12 @@ class Doubling:
 def test_networks_outside_tensorflow(x: Array) -> None:
     for function in (
         lambda: actgrid.ablate_channels(Doubling(), np.zeros((1, 2)), "double"),
-        lambda: actgrid.patch(Doubling(), {"double": 0}),
         lambda: actgrid.patch_activations(Doubling(), np.zeros((1, 2)), np.ones((1, 2))),
     ):
         with pytest.raises(CapabilityError, match="needs layers that run inside TensorFlow"):
             function()
+    with pytest.raises(CapabilityError, match="patch needs a Keras model: got the network"):
+        actgrid.patch(Doubling(), {"double": 0})
 
 
 @pytest.mark.parametrize(

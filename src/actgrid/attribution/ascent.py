@@ -20,7 +20,7 @@ from actgrid.models.calls import Call, choose_calls
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.layers import Selection
 from actgrid.models.logits import find_softmax_logits
-from actgrid.models.tracing import trace_model
+from actgrid.models.networks import trace_network
 
 __all__ = ["AscentOptions", "AscentStep", "ChannelMeans", "ascend", "measure_similarity"]
 
@@ -101,7 +101,7 @@ class ChannelMeans:
         LayerError
             If `layer` selects several calls, or a call whose output has no float channels.
         """
-        all_calls = trace_model(model, inputs).calls
+        all_calls = trace_network(model, inputs).calls
         calls = choose_calls(model, all_calls, self.layer)
         if len(calls) > 1:
             call_paths = [call.info.path for call in calls]

@@ -18,8 +18,8 @@ from actgrid.models.data_formats import find_input_data_format
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.functions import GraphFunction
 from actgrid.models.image_pixels import parse_image_size
+from actgrid.models.networks import trace_network
 from actgrid.models.preprocessing import get_preprocess_function
-from actgrid.models.tracing import trace_model
 from actgrid.option_checks import check_integer
 
 __all__ = ["ImageParametrization"]
@@ -225,10 +225,10 @@ def _explain_unknown_size(
 
     The model is run on a trial image, so that the message can name the model's own error.
     """
-    if not model.built:
+    if not getattr(model, "built", True):
         return "size is unknown, as the model has not been called: pass size=(height, width)"
     image = trial.parameters_to_model_input(model, trial.make_noise(0))
-    run = GraphFunction(lambda tensors: trace_model(model, tensors).outputs)
+    run = GraphFunction(lambda tensors: trace_network(model, tensors).outputs)
     try:
         run.trace(inputs.with_image(image))
     except ModelError as error:

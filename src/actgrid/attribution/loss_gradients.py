@@ -19,8 +19,8 @@ from actgrid.models.layers import LayerInfo, Selection, Weight, collect_weights
 from actgrid.models.loading import load_model
 from actgrid.models.model_errors import summarize_error
 from actgrid.models.network import check_compiled
-from actgrid.models.networks import get_network
-from actgrid.models.tracing import build_model, trace_model
+from actgrid.models.networks import get_network, trace_network
+from actgrid.models.tracing import build_model
 from actgrid.models.types import LayersLike, ModelInput, ModelLike
 from actgrid.option_groups import takes_options
 from actgrid.options import SIGNED, RenderArrayOptions, RenderOptions
@@ -347,7 +347,7 @@ class _LossGradients:
     def __call__(self, model: Any, inputs: Any) -> Any:
         tf = tensorflow()
         x, y = inputs
-        trace = trace_model(model, x, self.training)
+        trace = trace_network(model, x, training=self.training)
         calls = [
             call
             for call in choose_calls(model, trace.calls, self.layers)

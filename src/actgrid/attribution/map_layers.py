@@ -16,7 +16,7 @@ from actgrid.attribution.batches import (
 )
 from actgrid.attribution.input_gradients import saliency
 from actgrid.attribution.listed_target_layers import find_target_layer
-from actgrid.attribution.methods import list_known_layers, list_layerless_methods
+from actgrid.attribution.methods import list_layerless_methods
 from actgrid.attribution.scores import TargetScores
 from actgrid.attribution.target_layers import (
     TokenLayerError,
@@ -29,7 +29,7 @@ from actgrid.models.calls import Call, choose_calls
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.layers import LayerInfo, Selection
 from actgrid.models.network import is_differentiable
-from actgrid.models.networks import describe_network_layers, get_network
+from actgrid.models.networks import describe_network_layers, get_network, list_known_layers
 from actgrid.models.types import LayerLike
 from actgrid.option_groups import check_option
 from actgrid.options import MethodOptions

@@ -8,10 +8,9 @@ from typing import Any
 
 from actgrid.attribution.declaration import check_option_names, check_values, import_families
 from actgrid.attribution.method import DECLARED_METHODS, Method, Need
-from actgrid.errors import CapabilityError, ModelError, OptionError, suggest
-from actgrid.models.layers import LayerInfo
+from actgrid.errors import CapabilityError, OptionError, suggest
 from actgrid.models.network import Network, describe_network, is_compiled, is_differentiable
-from actgrid.models.networks import get_network
+from actgrid.models.networks import get_network, list_known_layers
 from actgrid.models.types import LayerLike, ModelLike
 from actgrid.options import MethodOptions
 
@@ -21,7 +20,6 @@ __all__ = [
     "find_method",
     "find_usable_methods",
     "get_methods",
-    "list_known_layers",
     "list_layerless_methods",
 ]
 
@@ -138,11 +136,3 @@ def _has_attention(network: Network) -> bool:
         return False
     infos = list_known_layers(network)
     return infos is None or any(info.kind == "attention" for info in infos if len(info.shape) == 4)
-
-
-def list_known_layers(network: Network) -> list[LayerInfo] | None:
-    """Return the layers of a network; None if they are not known without an input."""
-    try:
-        return network.list_layers()
-    except ModelError:
-        return None

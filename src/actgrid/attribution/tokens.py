@@ -13,6 +13,7 @@ from actgrid.errors import OptionError, ShapeError
 from actgrid.models.calls import Call
 from actgrid.models.compiled import compile_function
 from actgrid.models.frameworks import keras, tensorflow
+from actgrid.models.network import is_network
 from actgrid.models.networks import trace_network
 from actgrid.models.tracing import keep_state
 from actgrid.models.vocabularies import list_token_indices
@@ -95,6 +96,8 @@ def name_indices(tokens: Any, indices: npt.NDArray[Any]) -> Any:
 
 
 def _list_vectorizations(model: Any) -> list[Any]:
+    if is_network(model):
+        return []
     layers = keras().layers
     return [
         layer

@@ -19,6 +19,8 @@ from actgrid.models.image_sources import find_images
 from actgrid.models.images import load_images
 from actgrid.models.layers import collect_operations
 from actgrid.models.loading import is_function_spec
+from actgrid.models.network import is_network
+from actgrid.models.networks import list_known_layers
 from actgrid.models.preprocessing import Preprocessing, find_preprocessing
 from actgrid.models.sample_files import is_sample_file
 from actgrid.models.sample_inputs import find_sample_kind
@@ -209,7 +211,10 @@ def parse_layers(model: Any, names: list[str] | None) -> list[Any] | None:
     """
     if names is None:
         return None
-    paths = {node.path for node in collect_operations(model)}
+    if is_network(model):
+        paths = {info.path for info in list_known_layers(model) or ()}
+    else:
+        paths = {node.path for node in collect_operations(model)}
 
     def parse(name: str) -> Any:
         if name in paths:

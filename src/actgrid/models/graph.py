@@ -15,8 +15,8 @@ from actgrid.models.inputs import is_real_dtype, list_input_names
 from actgrid.models.layers import LayerInfo
 from actgrid.models.loading import load_model
 from actgrid.models.network import ConnectedNetwork, check_connected, is_compiled
-from actgrid.models.networks import describe_network_layers, get_network
-from actgrid.models.tracing import flatten_outputs, prepare_trace_inputs, trace_model
+from actgrid.models.networks import describe_network_layers, get_network, trace_network
+from actgrid.models.tracing import flatten_outputs, prepare_trace_inputs
 from actgrid.models.types import ModelInput, ModelLike
 
 __all__ = ["INPUT", "LayerGraph", "build_layer_graph", "describe_inputs"]
@@ -123,7 +123,7 @@ def describe_inputs(model: Any, inputs: Any) -> Iterator[tuple[LayerInfo, Any]]:
 
 def _trace_graph(model: Any, inputs: Any) -> LayerGraph:
     model_inputs = list(describe_inputs(model, inputs))
-    trace = trace_model(model, inputs)
+    trace = trace_network(model, inputs)
     calls = filter_visible_calls(trace.calls)
     # Node that produced a tensor, by the tensor's name. A layer that returns its input, as dropout
     # does, becomes the producer for the layers after it.

@@ -14,7 +14,8 @@ from actgrid.models.functions import GraphFunction
 from actgrid.models.image_pixels import MODES
 from actgrid.models.inputs import get_input_structure, list_input_names
 from actgrid.models.model_cache import cache_with_model
-from actgrid.models.tracing import find_input_specs, keep_state, trace_model
+from actgrid.models.networks import trace_network
+from actgrid.models.tracing import find_input_specs, keep_state
 
 __all__ = ["ImageInput", "find_fixed_sides", "find_image_input"]
 
@@ -110,7 +111,7 @@ def _can_trace(model: Any, shape: Sequence[int | None], dtype: Any) -> bool:
 
     def trace(inputs: Any) -> Any:
         with keep_state():
-            return trace_model(model, inputs).outputs
+            return trace_network(model, inputs).outputs
 
     def can_trace() -> bool:
         try:

@@ -471,7 +471,7 @@ class Selection:
     def select(self, infos: Sequence[LayerInfo]) -> list[LayerInfo]:
         """Return the selected layers of a network that can only list its layers.
 
-        A class selects the layers whose type has the name of the class. A predicate receives a
+        A class, or the name of a type, selects the layers of this type. A predicate receives a
         `LayerInfo`.
 
         Returns
@@ -618,7 +618,7 @@ def _is_predicate(item: Any) -> bool:
 
 def _matches_info(item: Any, info: LayerInfo) -> bool:
     if isinstance(item, str):
-        return item == info.path or fnmatch.fnmatchcase(info.path, item)
+        return item in (info.path, info.type) or fnmatch.fnmatchcase(info.path, item)
     if isinstance(item, type):
         return info.type == item.__name__
     if _is_index(item):

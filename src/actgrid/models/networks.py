@@ -28,9 +28,11 @@ from actgrid.models.network import (
 
 __all__ = [
     "check_keras_model",
+    "count_parameters",
     "describe_network_layers",
     "find_network",
     "get_network",
+    "list_known_layers",
     "list_network_kinds",
     "list_network_layers",
     "run_network",
@@ -112,6 +114,21 @@ def check_keras_model(model: object, purpose: str) -> None:
         raise CapabilityError(f"{purpose} needs a Keras model: got {describe_network(model)}")
 
 
+def count_parameters(model: Any) -> int:
+    """Return the number of trained values of a model; those of its layers for a network."""
+    if not is_network(model):
+        return int(model.count_params())
+    return sum(info.parameters for info in list_known_layers(model) or ())
+
+
+def list_known_layers(network: Network) -> list[LayerInfo] | None:
+    """Return the layers of a network; None if they are not known without an input."""
+    try:
+        return network.list_layers()
+    except ModelError:
+        return None
+
+
 def run_network(network: Network, inputs: Any, paths: Sequence[str]) -> dict[str, Any]:
     """Run a network outside TensorFlow; return layer outputs as NumPy arrays.
 
@@ -167,6 +184,7 @@ def trace_network(
     inputs: Any,
     replacements: Mapping[str, Any] | None = None,
     layers: Sequence[str] = (),
+    training: bool = False,
 ) -> Trace:
     """Run a model of any kind on symbolic inputs while a `tf.function` is traced.
 
@@ -181,6 +199,8 @@ def trace_network(
     layers
         Paths of the layers whose calls are recorded, if TensorFlow cannot trace the network. All
         calls of other networks are recorded.
+    training
+        Whether to run the network in training mode.
 
     Returns
     -------
@@ -193,7 +213,7 @@ def trace_network(
         assert is_compiled(network)
         return network.trace_with_replacements(inputs, replacements)
     if is_differentiable(network):
-        return network.trace(inputs)
+        return network.trace(inputs, training)
     tf = tensorflow()
     infos = {info.path: info for info in describe_network_layers(network, inputs)}
     logits = network.list_logits() if has_logits(network) else {}

@@ -9,7 +9,9 @@ import numpy.typing as npt
 
 from actgrid.errors import NotFoundError, ShapeError
 from actgrid.models import LayerInfo
+from actgrid.models.networks import count_parameters
 from actgrid.options import SIGNED
+from actgrid.statistics.model_pair import LayerPair
 from actgrid.web.engine import Engine
 from actgrid.web.images import StoredImage
 from actgrid.web.layers import describe_layer, draw_levels, round_for_json
@@ -56,7 +58,7 @@ class ModelComparison:
         model = self._other_engine.model
         return {
             "name": model.name,
-            "parameters": model.count_params(),
+            "parameters": count_parameters(model),
             "layers": [self._matches.get(node) for node in range(len(self._viewed))],
             "has_classes": self._other_viewed.class_node is not None,
             "shared_scale": _SHARED_SCALE,
@@ -77,7 +79,9 @@ class ModelComparison:
         if node not in self._matches:
             raise NotFoundError(f"the model {other_name!r} has no layer {path} that can be drawn")
         first = await self._engine.get_activation(image, node)
-        second = await self._other_engine.get_activation(image, self._matches[node])
+        other_node = self._matches[node]
+        pair = LayerPair(self._viewed.infos[node], self._other_viewed.infos[other_node])
+        second = pair.arrange(await self._other_engine.get_activation(image, other_node))
         if first.shape != second.shape:
             raise ShapeError(
                 f"the layer {path} has different shapes: got {first.shape[1:]} and "

@@ -22,8 +22,8 @@ from actgrid.errors import ModelError, NotFoundError
 from actgrid.evaluation.comparison import DEFAULT_METHODS
 from actgrid.models import LayerInfo, load_model
 from actgrid.models.drawing import draw_layer
-from actgrid.models.network import is_compiled, is_differentiable, is_network
-from actgrid.models.networks import get_network
+from actgrid.models.network import is_compiled, is_differentiable
+from actgrid.models.networks import count_parameters, get_network
 from actgrid.models.preprocessing import find_pair_preprocessing
 from actgrid.models.types import ModelLike
 from actgrid.option_checks import read_normalize, resolve_thread_count
@@ -210,9 +210,7 @@ class Viewer:
             "name": model.name,
             "version": version("actgrid"),
             "is_live": True,
-            "parameters": sum(info.parameters for info in network.list_layers())
-            if is_network(model)
-            else model.count_params(),
+            "parameters": count_parameters(model),
             "input_kind": self._engine.input.kind,
             "nodes": viewed.describe_nodes(),
             "edges": [list(edge) for edge in graph.edges],

@@ -15,7 +15,7 @@ from actgrid.models.inputs import map_tensors
 from actgrid.models.layers import LayerInfo, Selection
 from actgrid.models.loading import load_model
 from actgrid.models.network import check_compiled
-from actgrid.models.networks import get_network
+from actgrid.models.networks import get_network, trace_network
 from actgrid.models.receptive_fields import axes, values, windows
 from actgrid.models.receptive_fields.operands import Rule
 from actgrid.models.receptive_fields.result import Length, ReceptiveField
@@ -27,7 +27,7 @@ from actgrid.models.receptive_fields.spans import (
     States,
     UntrackableError,
 )
-from actgrid.models.tracing import prepare_trace_inputs, trace_model
+from actgrid.models.tracing import prepare_trace_inputs
 from actgrid.models.types import LayersLike, ModelInput, ModelLike
 
 __all__ = ["compute_receptive_fields"]
@@ -112,7 +112,7 @@ class _TraceFields:
 
     def __call__(self, model: Any, inputs: Any) -> dict[str, ReceptiveField | None]:
         tf = tensorflow()
-        calls = choose_calls(model, trace_model(model, inputs).calls, self.layers)
+        calls = choose_calls(model, trace_network(model, inputs).calls, self.layers)
         states = propagate(
             tf.compat.v1.get_default_graph(), _initialize_states(model, tf.nest.flatten(inputs))
         )
