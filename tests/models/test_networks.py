@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import pickle
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from actgrid.errors import (
     TargetError,
 )
 from actgrid.models.calls import Trace
+from actgrid.models.extraction import run_transform
 from actgrid.models.graph import build_layer_graph
 from actgrid.models.network import InputInfo
 from actgrid.models.networks import get_network, list_network_kinds
@@ -325,14 +328,15 @@ def test_perturbation_methods_take_photos(photos: Path) -> None:
     [
         ("saliency", "gradients"),
         ("integrated_gradients", "gradients"),
-        ("gradcam", "gradients and a spatial layer"),
-        ("scorecam", "a spatial layer"),
+        ("gradcam", "gradients"),
+        ("ablationcam", "layers whose outputs can be replaced"),
     ],
 )
 def test_unsupported_methods_name_missing_capability(method: str, needs: str) -> None:
     match = (
         f"{method} needs {needs}, which the network 'edges' of class Edges does not provide: use "
-        "one of occlusion, rise, lime, kernel_shap, sobol, hsic, or a Keras model"
+        "one of eigencam, scorecam, sscam, iscam, occlusion, rise, lime, kernel_shap, sobol, hsic, "
+        "or a Keras model"
     )
     with pytest.raises(CapabilityError, match=match):
         actgrid.explain(Edges(), make_pixels(), method)
@@ -354,20 +358,192 @@ def test_gradients_of_differentiable_network() -> None:
     [
         (actgrid.maximize, ("rows",), "maximize needs layers"),
         (actgrid.gradients, (make_pixels(), 0), "gradients needs layers"),
-        (actgrid.diagram, (), "diagram needs layers"),
-        (build_layer_graph, (), "the graph of layers needs layers"),
+        (actgrid.diagram, (), "diagram needs layers and their connections"),
+        (build_layer_graph, (), "the graph of layers needs layers and their connections"),
         (compute_receptive_fields, (), "compute_receptive_fields needs layers"),
-        (partial(Engine, cache=Cache(1)), (), "the viewer needs layers"),
+        (partial(Engine, cache=Cache(1)), (), "the viewer needs layers and their connections"),
         (actgrid.render_weights, (), "render_weights needs the weights"),
     ],
 )
 def test_functions_that_need_keras_raise(function: Any, arguments: Any, message: str) -> None:
     with pytest.raises(CapabilityError, match=f"^{message}.*the network 'edges'.*Keras model"):
         function(Edges(), *arguments)
-    with pytest.raises(CapabilityError, match="does not run inside TensorFlow"):
-        actgrid.render_model(Edges(), make_pixels(), backend="tensorflow")
     with pytest.raises(CapabilityError, match="training=True is not supported"):
         Extractor(Edges(), training=True)
+
+
+# --- layers, connections and class activation maps outside TensorFlow
+
+
+class Connected(Edges):
+    """The same network, which lists its connections."""
+
+    name = "connected"
+
+    def list_edges(self) -> list[tuple[str, str]]:
+        return [("image", "rows"), ("rows", "half"), ("image", "scores")]
+
+
+class Deep:
+    """A NumPy network with two weighted layers, a pooling and a softmax: (N, 8, 6, 3) -> (N, 2)."""
+
+    name = "deep"
+    inputs: Sequence[InputInfo] = (InputInfo("image", (None, 8, 6, 3)),)
+    outputs: Sequence[str] = ("scores",)
+
+    def __init__(self) -> None:
+        self.requested: list[Sequence[str]] = []
+
+    def list_layers(self, x: Any = None) -> list[LayerInfo]:
+        shapes = {"early": (8, 6, 3), "late": (8, 6, 2), "pool": (4, 6, 2), "unused": (8, 6, 1)}
+        kinds = {"early": "CONV_2D", "late": "CONV_2D", "pool": "MAX_POOL_2D", "unused": "CONV_2D"}
+        weights = {"early": 9, "late": 6, "pool": 0, "unused": 3}
+        return [
+            *(
+                LayerInfo(path, kinds[path], (None, *sides), "float32", "channels_last", count, i)
+                for i, ((path, sides), count) in enumerate(
+                    zip(shapes.items(), weights.values(), strict=True)
+                )
+            ),
+            make_info("scores", 4, 2, kind="SOFTMAX"),
+        ]
+
+    def list_edges(self) -> list[tuple[str, str]]:
+        path = ["image", "early", "late", "pool", "scores"]
+        return [*pairwise(path), ("image", "unused")]
+
+    def list_logits(self) -> dict[str, tuple[str, str]]:
+        return {"scores": ("logits", "softmax")}
+
+    def run(self, x: Any, paths: Sequence[str]) -> dict[str, Array]:
+        self.requested.append(paths)
+        values = compute_deep(x)
+        return {path: values[path] for path in paths}
+
+    def fingerprint(self) -> str:
+        return "deep-1"
+
+
+def compute_deep(x: Array) -> dict[str, Array]:
+    early = np.abs(x)
+    late = early @ np.abs(WEIGHTS)
+    pool = late.reshape(-1, 4, 2, 6, 2).max(2)
+    logits = pool.mean((1, 2)) * np.array([3, -2], np.float32)
+    exponents = np.exp(logits - logits.max(1, keepdims=True))
+    scores = exponents / exponents.sum(1, keepdims=True)
+    unused = x[..., :1]
+    return {"early": early, "late": late, "pool": pool, "unused": unused, "logits": logits} | {
+        "scores": scores
+    }
+
+
+@dataclass(frozen=True)
+class Largest:
+    """Transform that returns the largest value of some layers times a factor."""
+
+    paths: frozenset[str]
+
+    def __call__(self, info: LayerInfo, tensor: Any, factor: Any) -> Any:
+        return tf.reduce_max(tensor) * factor if info.path in self.paths else ()
+
+
+def test_transform_runs_only_the_layers_that_it_keeps() -> None:
+    network = Deep()
+    extractor = Extractor(network, "*")
+    for count in (2, 1):
+        x = make_pixels(count)
+        transform = Largest(frozenset(["late", "pool"]))
+        results = run_transform(extractor, x, transform, tf.constant(2.0))
+        assert list(results) == ["early", "late", "pool", "unused", "scores"]
+        assert results["early"] == results["scores"] == ()
+        largest = 2 * compute_deep(x)["late"].max()
+        assert [float(results["late"]), float(results["pool"])] == pytest.approx([largest] * 2)
+    assert network.requested == [["late", "pool"]] * 2
+
+
+def test_backend_tensorflow_draws_network_layers() -> None:
+    x = make_pixels()
+    expected = actgrid.render_model(Edges(), x, sample=1)
+    grids = actgrid.render_model(Edges(), x, sample=1, backend="tensorflow")
+    assert list(grids) == list(expected)
+    for path, grid in grids.items():
+        assert np.abs(grid.levels.astype(int) - expected[path].levels).max() <= 1
+
+
+def test_graph_and_diagram_of_connected_network() -> None:
+    graph = build_layer_graph(Connected())
+    assert [(info.path, info.type) for info in graph.infos] == [
+        ("image", "Input"),
+        ("rows", "Difference"),
+        ("half", "Slice"),
+        ("scores", "Product"),
+    ]
+    assert graph.edges == ((0, 1), (1, 2), (0, 3))
+    assert (graph.inputs, graph.outputs, graph.attention) == ((0,), (3,), ())
+    boxes = actgrid.diagram(Connected()).boxes
+    assert [box.shape for box in boxes] == [(8, 6, 3), (7, 6, 3), (7, 3, 3), (2,)]
+    x = make_pixels()
+    _, box = actgrid.diagram(Connected(), x, "rows", sample=1, cmap="gray").boxes
+    strength = np.sqrt(np.square(compute(x)["rows"][1]).mean(-1))
+    assert box.face is not None
+    np.testing.assert_allclose(
+        box.face[..., 0], 255 * (strength - strength.min()) / np.ptp(strength), atol=1
+    )
+
+
+def test_scores_are_logits_if_the_network_knows_them() -> None:
+    x = make_pixels()
+    heatmap = actgrid.explain(Deep(), x, "occlusion", 1, patch=4, stride=4)
+    values = compute_deep(x)
+    np.testing.assert_allclose(np.asarray(heatmap.score), values["logits"][:, 1], rtol=1e-5)
+    assert heatmap.is_logit
+
+
+def test_eigencam_and_scorecam_use_the_last_weighted_layer_before_the_head() -> None:
+    network, x = Deep(), make_pixels(3)
+    late = compute_deep(x)["late"]
+    heatmap = actgrid.explain(network, x, "eigencam")
+    assert heatmap.layer == "late"
+    for values, channels in zip(heatmap.values, late.reshape(3, 48, 2), strict=True):
+        left, singular, _ = np.linalg.svd(channels.astype(np.float64), full_matrices=False)
+        expected = np.abs(left[:, 0] * singular[0]).reshape(8, 6)
+        np.testing.assert_allclose(values, expected, rtol=1e-4)
+    # Only the chosen layer is computed, besides the output.
+    assert network.requested[-1] == ["logits", "late"]
+
+    heatmap = actgrid.explain(network, x, "scorecam", 0)
+    assert heatmap.layer == "late"
+    low, high = late.min((1, 2), keepdims=True), late.max((1, 2), keepdims=True)
+    masks = (late - low) / (high - low)
+    logits = np.stack(
+        [compute_deep(x * masks[..., [channel]])["logits"][:, 0] for channel in range(2)], 1
+    )
+    weights = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    expected = np.einsum("nhwc,nc->nhw", late, weights)
+    np.testing.assert_allclose(heatmap.values, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("network", "layer", "expected"),
+    [
+        (Deep(), "early", "early"),
+        (Deep(), "e*", "early"),
+        (Edges(), None, "half"),
+        (Edges(), "rows", "rows"),
+    ],
+)
+def test_layer_of_class_activation_maps(network: Any, layer: Any, expected: str) -> None:
+    heatmap = actgrid.explain(network, make_pixels(1), "eigencam", layer=layer)
+    assert heatmap.layer == expected
+
+
+def test_unsuitable_layers_raise() -> None:
+    with pytest.raises(ShapeError, match="layer scores has no height and width"):
+        actgrid.explain(Deep(), make_pixels(1), "eigencam", layer="scores")
+    with pytest.raises(LayerError, match="layer must be one layer, not 2: early, late"):
+        actgrid.explain(Deep(), make_pixels(1), "eigencam", layer="*a*")
+    with pytest.raises(LayerError, match="the model has no layer with a spatial output"):
+        actgrid.explain(Connected(), make_pixels(1), "eigencam")
 
 
 def test_example_of_the_docs_runs(

@@ -183,6 +183,20 @@ def test_quantized_exports_have_real_values(
     assert single["predictions"].argmax() == keras_activations["predictions"].argmax()
 
 
+def test_class_activation_maps_equal_those_of_the_keras_model(
+    export_demo: Callable[[Quantization], Path], photo: Array
+) -> None:
+    path = export_demo("float")
+    cases: dict[str, Any] = {"eigencam": {}, "scorecam": {"max_channels": 16}}
+    for method, options in cases.items():
+        expected = actgrid.explain("demo", photo, method, **options)
+        heatmap = actgrid.explain(path, photo, method, **options)
+        assert heatmap.layer == expected.layer == "head_relu"
+        np.testing.assert_allclose(heatmap.score, expected.score, rtol=1e-4)  # the same logit
+        correlation = np.corrcoef(heatmap.values.ravel(), expected.values.ravel())[0, 1]
+        assert correlation > 0.9999
+
+
 # --- quantizations
 
 
