@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import HealthCheck, settings
 from tests.fork_server import request_process
+from tests.models.packaged_models import find_basic_pitch
 
 from actgrid.bench import Run
 
@@ -140,6 +141,12 @@ def start_python(fork_server: str) -> Callable[..., subprocess.Popen[str]]:
     The process is forked with TensorFlow imported, which otherwise takes seconds.
     """
     return lambda *arguments, **options: ForkedPython(fork_server, arguments, **options)
+
+
+@pytest.fixture(scope="session")
+def basic_pitch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a real network that was exported to TFLite, ONNX and SavedModel."""
+    return find_basic_pitch(tmp_path_factory.mktemp("basic_pitch"))
 
 
 @pytest.fixture(scope="module")
