@@ -8,6 +8,7 @@ from benchmarks.calls import CALLS
 from benchmarks.encode import ENCODING
 from benchmarks.evaluate import EVALUATE
 from benchmarks.explain import EXPLAIN
+from benchmarks.exports import EXPORTS
 from benchmarks.files import FILES, PEERS
 from benchmarks.growth import GROWTH
 from benchmarks.kernel import BANDWIDTH, DTYPES, KERNEL, LAYOUTS, SIZES
@@ -39,6 +40,7 @@ GROUPS: dict[str, Group] = {
     "attention": ATTENTION,
     "comparison": COMPARISON,
     "ablation": ABLATION,
+    "exports": EXPORTS,
     **THROUGHPUT,
     "ray": RAY,
     "callbacks": CALLBACKS,

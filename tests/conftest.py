@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, settings
 from tests.fork_server import request_process
 from tests.models.packaged_models import find_basic_pitch
 
+import actgrid
 from actgrid.bench import Run
 
 # TensorFlow reads this when it is imported.
@@ -141,6 +142,27 @@ def start_python(fork_server: str) -> Callable[..., subprocess.Popen[str]]:
     The process is forked with TensorFlow imported, which otherwise takes seconds.
     """
     return lambda *arguments, **options: ForkedPython(fork_server, arguments, **options)
+
+
+@pytest.fixture(scope="session")
+def export_demo(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Any], Path]:
+    """Return a function that exports the embedded network to TFLite, and keeps the files."""
+    folder = tmp_path_factory.mktemp("exports")
+
+    def export(quantization: Any) -> Path:
+        from tests.models.exports import export_tflite
+
+        path, saved_model = folder / f"{quantization}.tflite", folder / "saved_model"
+        if not path.exists():
+            model = actgrid.load_model("demo")
+            photo = actgrid.load_images([actgrid.demo.photo()], model)
+            samples = np.concatenate([photo, photo[:, :, ::-1] / 2])
+            if not saved_model.exists():  # the first half of a conversion
+                model.export(str(saved_model), verbose=False)
+            export_tflite(saved_model, path, quantization, samples)
+        return path
+
+    return export
 
 
 @pytest.fixture(scope="session")

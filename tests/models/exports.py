@@ -22,14 +22,18 @@ Quantization = Literal["float", "float16", "dynamic", "int8", "full_int8", "int1
 def export_tflite(
     model: Any, path: Path, quantization: Quantization, samples: npt.NDArray[Any] | None = None
 ) -> Path:
-    """Write a TFLite file of a Keras model.
+    """Write a TFLite file of a Keras model, or of the SavedModel in a folder.
 
     Parameters
     ----------
     samples
         Inputs that represent those of the model, to choose the scales of int8 and int16 values.
     """
-    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    is_saved = isinstance(model, Path)
+    converters = tf.lite.TFLiteConverter
+    converter = (
+        converters.from_saved_model(str(model)) if is_saved else converters.from_keras_model(model)
+    )
     if quantization != "float":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if quantization == "float16":
@@ -50,7 +54,10 @@ def export_tflite(
         ]
     if quantization == "full_int8":
         converter.inference_input_type = converter.inference_output_type = tf.int8
-    path.write_bytes(converter.convert())
+    with warnings.catch_warnings():
+        # "Statistics for quantized inputs were expected": the samples are these statistics.
+        warnings.simplefilter("ignore", UserWarning)
+        path.write_bytes(converter.convert())
     return path
 
 

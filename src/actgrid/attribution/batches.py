@@ -111,6 +111,7 @@ class ScoreReader:
         inputs: Any,
         target_classes: Any,
         replacements: Mapping[str, Any] | None = None,
+        layers: Sequence[str] = (),
     ) -> SymbolicRun:
         """Run a model on symbolic inputs and score its output, without changing its state.
 
@@ -119,6 +120,8 @@ class ScoreReader:
         replacements
             Layer path -> tensor that replaces this output of a layer call, or function of the
             output that returns this tensor.
+        layers
+            Paths of the layers that are recorded, if TensorFlow cannot trace the model.
         """
         tensors = self.get_explained(inputs)
         embeddings = {
@@ -128,7 +131,9 @@ class ScoreReader:
         }
         model_inputs = self.get_model_inputs(inputs)
         with keep_state():
-            trace = trace_network(model, model_inputs, {**embeddings, **(replacements or {})})
+            trace = trace_network(
+                model, model_inputs, {**embeddings, **(replacements or {})}, layers
+            )
         return SymbolicRun(
             tensors,
             tensorflow().nest.flatten(trace.outputs),

@@ -238,7 +238,9 @@ class _RawActivationFunction:
 
 
 @method(
-    "ablationcam", "Desai 2020, https://doi.org/10.1109/WACV45572.2020.9093360", needs=["layer"]
+    "ablationcam",
+    "Desai 2020, https://doi.org/10.1109/WACV45572.2020.9093360",
+    needs=["layer", "replacement"],
 )
 def ablationcam(
     batch: ExplainedBatch,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from actgrid.attribution.batches import (
     SymbolicRun,
 )
 from actgrid.attribution.input_gradients import saliency
+from actgrid.attribution.listed_target_layers import find_target_layer
 from actgrid.attribution.methods import list_known_layers, list_layerless_methods
 from actgrid.attribution.scores import TargetScores
 from actgrid.attribution.target_layers import (
@@ -26,8 +27,9 @@ from actgrid.attribution.target_layers import (
 from actgrid.errors import LayerError, ModelError, OptionError, ShapeError
 from actgrid.models.calls import Call, choose_calls
 from actgrid.models.frameworks import tensorflow
-from actgrid.models.layers import Selection
-from actgrid.models.networks import get_network
+from actgrid.models.layers import LayerInfo, Selection
+from actgrid.models.network import is_differentiable
+from actgrid.models.networks import describe_network_layers, get_network
 from actgrid.models.types import LayerLike
 from actgrid.option_groups import check_option
 from actgrid.options import MethodOptions
@@ -82,11 +84,16 @@ class LayerChoice:
     token_grid: tuple[int, int] | None
     any_rank: bool = False
 
+    @property
+    def paths(self) -> list[str]:
+        """The path of the layer, if it is known."""
+        return [self.choice] if isinstance(self.choice, str) else []
+
     def find_activation(self, model: Any, run: SymbolicRun) -> tuple[Call, Any, Any]:
         """Return the layer call to explain, its activation, and the gradient there.
 
-        The gradient is that of the target scores with respect to the activation. Activation and
-        gradient are float32 with channels last.
+        The gradient is that of the target scores with respect to the activation; None for a network
+        outside TensorFlow. Activation and gradient are float32 with channels last.
 
         Raises
         ------
@@ -98,6 +105,8 @@ class LayerChoice:
         """
         tf = tensorflow()
         calls = self._find_calls(model, run)
+        if not is_differentiable(get_network(model)):
+            return calls[-1], self._to_spatial(calls[-1], calls[-1].tensor), None
         for call in reversed(calls):
             (gradient,) = tf.gradients(run.target_scores.scores, call.tensor)
             if gradient is not None:
@@ -144,26 +153,21 @@ class LayerChoice:
             return find_target_calls(run.calls, explained, run.target_scores.scores, run.outputs)
         if isinstance(self.choice, str):
             return [call for call in run.calls if call.info.path == self.choice]
-        rank = run.explained[0].shape.rank
-        ranks = (3, 4, 5) if self.any_rank else (rank,) if self.token_grid is None else (3,)
         calls = choose_calls(model, run.calls, self.choice)
-        paths = list(dict.fromkeys(call.node.path for call in calls))
-        if len(paths) > 1:
-            raise LayerError(f"layer must be one layer, not {len(paths)}: {', '.join(paths[:5])}")
+        _check_single([call.node.path for call in calls])
         for call in calls:
-            if rank == 4 and self.token_grid is None and call.info.token_grid is not None:
-                continue
-            if len(call.info.shape) not in ranks:
-                axes = "tokens (N, T, C)" if self.token_grid is not None else _LAYER_AXES[rank]
-                raise ShapeError(
-                    f"layer {call.info.path} has no {axes}: its output is {call.info.shape}"
-                    + (
-                        "; pass token_grid=(h, w)"
-                        if rank == 4 and len(call.info.shape) == 3
-                        else ""
-                    )
-                )
+            self.check_axes(call.info, run.explained[0].shape.rank)
         return calls
+
+    def check_axes(self, info: LayerInfo, rank: int) -> None:
+        """Raise ShapeError unless a layer suits an explained tensor with `rank` axes."""
+        if rank == 4 and self.token_grid is None and info.token_grid is not None:
+            return
+        ranks = (3, 4, 5) if self.any_rank else (rank,) if self.token_grid is None else (3,)
+        if len(info.shape) not in ranks:
+            axes = "tokens (N, T, C)" if self.token_grid is not None else _LAYER_AXES[rank]
+            hint = "; pass token_grid=(h, w)" if rank == 4 and len(info.shape) == 3 else ""
+            raise ShapeError(f"layer {info.path} has no {axes}: its output is {info.shape}{hint}")
 
     def _to_spatial(self, call: Call, tensor: Any) -> Any:
         """Return the output of a layer as float32 with spatial axes, channels last."""
@@ -210,12 +214,15 @@ class _MapFunction:
 
     def __call__(self, model: Any, inputs: Any, target_classes: Any) -> tuple[Any, ...]:
         tf = tensorflow()
-        run = self.reader.run(model, inputs, target_classes)
+        run = self.reader.run(model, inputs, target_classes, layers=self.layer.paths)
         call, activation, gradient = self.layer.find_activation(model, run)
         if self.linear:
             _check_linear(run.target_scores.scores, call)
         values = self.formula(activation, gradient)
-        has_gradient = tf.reduce_any(gradient != 0, list(range(1, gradient.shape.rank)))
+        if gradient is None:
+            has_gradient = tf.fill(tf.shape(target_classes), False)
+        else:
+            has_gradient = tf.reduce_any(gradient != 0, list(range(1, gradient.shape.rank)))
         return tf.constant(call.info.path), values, has_gradient, run.target_scores
 
 
@@ -420,6 +427,8 @@ def choose_layer(
     if isinstance(layer, (list, tuple, set)):
         raise OptionError(f"layer must be one layer, not {layer!r}")
     grid = check_option(MethodOptions, "token_grid", token_grid)
+    if not is_differentiable(get_network(batch.model)):
+        return _choose_listed_layer(batch, layer, LayerChoice(None, grid, any_rank))
     if layer is not None:
         return LayerChoice(Selection(layer), grid, any_rank)
     default = LayerChoice(None, grid, any_rank)
@@ -438,6 +447,41 @@ def choose_layer(
             "no gradient, such as occlusion"
         )
     return LayerChoice(paths.numpy()[nonzero[-1]].decode(), grid)
+
+
+def _choose_listed_layer(
+    batch: ExplainedBatch, layer: LayerLike | None, choice: LayerChoice
+) -> LayerChoice:
+    """Choose the layer of a map in a network outside TensorFlow, among the layers that it lists.
+
+    Parameters
+    ----------
+    choice
+        The options of the layer.
+    """
+    network, reader = get_network(batch.model), batch.reader
+    infos = describe_network_layers(network, reader.get_model_inputs(batch.inputs))
+    rank = batch.layout.rank
+    if layer is not None:
+        chosen = Selection(layer).select(infos)
+        _check_single([info.path for info in chosen])
+        choice.check_axes(chosen[0], rank)
+        return replace(choice, choice=chosen[0].path)
+    names = [info.name for info in network.inputs]
+    explained = names[reader.explained[0].position] if names else None
+    output = None if reader.output_index is None else network.outputs[reader.output_index]
+    rank = rank if choice.token_grid is None else 3
+    info = find_target_layer(network, infos, rank, explained, output)
+    return replace(choice, choice=info.path)
+
+
+def _check_single(paths: Iterable[str]) -> None:
+    """Raise LayerError unless paths of layers are those of one layer."""
+    different = list(dict.fromkeys(paths))
+    if len(different) > 1:
+        raise LayerError(
+            f"layer must be one layer, not {len(different)}: {', '.join(different[:5])}"
+        )
 
 
 def _may_have_token_grids(model: Any) -> bool:

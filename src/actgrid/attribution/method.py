@@ -12,7 +12,7 @@ from actgrid.options import MethodOptions
 __all__ = ["DECLARED_METHODS", "Method", "Need", "method"]
 
 # Capabilities of a network beyond computing the output of a batch.
-Need = Literal["attention", "gradients", "layer"]
+Need = Literal["attention", "gradients", "layer", "replacement"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -32,7 +32,8 @@ class Method(Declaration):
         Author, year and URL of the paper.
     needs
         Required capabilities of the network: ``"gradients"`` of the score; ``"layer"``, a layer
-        whose positions correspond to those of the input; ``"attention"``, layers of attention.
+        whose positions correspond to those of the input; ``"attention"``, layers of attention;
+        ``"replacement"`` of the outputs of layers.
     explains_several
         Whether the method explains all explained tensors of a batch together. Other methods explain
         one after another.

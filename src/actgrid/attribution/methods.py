@@ -19,6 +19,7 @@ __all__ = [
     "check_needs",
     "check_options",
     "find_method",
+    "find_usable_methods",
     "get_methods",
     "list_known_layers",
     "list_layerless_methods",
@@ -28,6 +29,7 @@ _NEED_NAMES = {
     "attention": "attention layers",
     "gradients": "gradients",
     "layer": "a spatial layer",
+    "replacement": "layers whose outputs can be replaced",
 }
 
 
@@ -102,15 +104,20 @@ def check_needs(methods: Iterable[Method], model: ModelLike) -> None:
     for method in methods:
         missing = _list_missing_needs(method, network)
         if missing:
-            usable = [
-                name
-                for name, other in get_methods().items()
-                if not _list_missing_needs(other, network)
-            ]
+            usable = find_usable_methods(network)
             raise CapabilityError(
                 f"{method.name} needs {' and '.join(missing)}, which {describe_network(network)} "
                 f"does not provide: use one of {', '.join(usable)}, or a Keras model"
             )
+
+
+def find_usable_methods(network: Network) -> dict[str, Method]:
+    """Return the attribution methods for which a network has all capabilities, by name."""
+    return {
+        name: method
+        for name, method in get_methods().items()
+        if not _list_missing_needs(method, network)
+    }
 
 
 def _list_missing_needs(method: Method, network: Network) -> list[str]:
@@ -118,7 +125,9 @@ def _list_missing_needs(method: Method, network: Network) -> list[str]:
     has_capability: dict[Need, Callable[[], bool]] = {
         "attention": lambda: _has_attention(network),
         "gradients": lambda: is_differentiable(network),
-        "layer": lambda: is_compiled(network),
+        # A network outside TensorFlow computes the layers in the operation that runs it.
+        "layer": lambda: is_compiled(network) or not is_differentiable(network),
+        "replacement": lambda: is_compiled(network),
     }
     return [_NEED_NAMES[need] for need in method.needs if not has_capability[need]()]
 

@@ -18,10 +18,10 @@ from actgrid.models.image_sources import are_images
 from actgrid.models.images import load_with_pixels
 from actgrid.models.layers import LayerInfo, Selection
 from actgrid.models.loading import load_model
-from actgrid.models.network import check_compiled
-from actgrid.models.networks import get_network
+from actgrid.models.network import check_connected, is_compiled
+from actgrid.models.networks import describe_network_layers, get_network, trace_network
 from actgrid.models.sample_files import load_samples
-from actgrid.models.tracing import prepare_trace_inputs, trace_model
+from actgrid.models.tracing import prepare_trace_inputs
 from actgrid.models.types import LayersLike, ModelInput, ModelLike
 from actgrid.option_checks import check_sample
 from actgrid.option_groups import takes_options
@@ -110,7 +110,7 @@ def diagram(
     >>> actgrid.diagram(model, np.random.rand(1, 32, 32, 3)).save("activations.png")
     """
     network: Any = load_model(model)
-    check_compiled(get_network(network), "diagram")
+    check_connected(get_network(network), "diagram")
     pixels = None
     if (samples := load_samples(x, network)) is not None:
         x = samples.batch
@@ -191,12 +191,19 @@ def _list_tensors(model: Any, inputs: Any, selection: Selection) -> list[tuple[L
     LayerError
         If no output can be drawn.
     """
-    calls = trace_model(model, inputs).calls
-    calls = (
-        filter_visible_calls(calls)
-        if selection.selects_all
-        else choose_calls(model, calls, selection)
-    )
+    network = get_network(model)
+    if is_compiled(network):
+        calls = trace_network(network, inputs).calls
+        calls = (
+            filter_visible_calls(calls)
+            if selection.selects_all
+            else choose_calls(model, calls, selection)
+        )
+    else:
+        infos = describe_network_layers(network, inputs)
+        infos = infos if selection.selects_all else selection.select(infos)
+        paths = [info.path for info in infos if _has_box(info)]
+        calls = trace_network(network, inputs, layers=paths).calls
     outputs = [(call.info, call.tensor) for call in calls if _has_box(call.info)]
     if not outputs:
         raise LayerError("no layer has an output that can be drawn")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from actgrid.models.calls import Call, filter_visible_calls
@@ -13,8 +14,8 @@ from actgrid.models.frameworks import tensorflow
 from actgrid.models.inputs import is_real_dtype, list_input_names
 from actgrid.models.layers import LayerInfo
 from actgrid.models.loading import load_model
-from actgrid.models.network import check_compiled
-from actgrid.models.networks import get_network
+from actgrid.models.network import ConnectedNetwork, check_connected, is_compiled
+from actgrid.models.networks import describe_network_layers, get_network
 from actgrid.models.tracing import flatten_outputs, prepare_trace_inputs, trace_model
 from actgrid.models.types import ModelInput, ModelLike
 
@@ -78,9 +79,31 @@ def build_layer_graph(model: ModelLike, x: ModelInput | None = None) -> LayerGra
     ['image', 'rescaling', 'rescaling', 'stem_conv']
     """
     network: Any = load_model(model)
-    check_compiled(get_network(network), "the graph of layers")
-    graph: LayerGraph = trace_once(network, _trace_graph, prepare_trace_inputs(network, x))
+    check_connected(get_network(network), "the graph of layers")
+    inputs = prepare_trace_inputs(network, x)
+    if not is_compiled(get_network(network)):
+        return _read_graph(network, inputs)
+    graph: LayerGraph = trace_once(network, _trace_graph, inputs)
     return graph
+
+
+def _read_graph(network: ConnectedNetwork, inputs: Any) -> LayerGraph:
+    """Return the graph of a network outside TensorFlow, which lists its connections."""
+    infos = [info for info, _ in describe_inputs(network, inputs)]
+    count = len(infos)
+    infos += describe_network_layers(network, inputs)
+    numbers = {info.path: number for number, info in enumerate(infos)}
+    edges = {
+        (numbers[source], numbers[target])
+        for source, target in network.list_edges()
+        if source in numbers and numbers[source] < numbers[target]
+    }
+    return LayerGraph(
+        infos=tuple(infos),
+        edges=tuple(sorted(edges, key=itemgetter(1, 0))),
+        inputs=tuple(range(count)),
+        outputs=tuple(numbers[path] for path in network.outputs),
+    )
 
 
 def describe_inputs(model: Any, inputs: Any) -> Iterator[tuple[LayerInfo, Any]]:

@@ -38,7 +38,14 @@ _COPYING = frozenset(
         *("identityn", "preventgradient", "quantize", "quantizelinear", "stopgradient"),
     ]
 )
-_PLUMBING = _COPYING | {"shape", "size"}
+# Operations that are listed only as a part of a layer.
+_PLUMBING = _COPYING | frozenset(
+    [
+        *("broadcastto", "constantofshape", "expand", "expanddims", "fill", "oneslike", "pack"),
+        *("range", "shape", "size", "slice", "squeeze", "stridedslice", "tensorliststack"),
+        *("tile", "transpose", "unsqueeze", "zeroslike"),
+    ]
+)
 # Scopes that Keras and TensorFlow open inside a layer.
 _INNER_SCOPES = frozenset(["Tensordot", "batchnorm", "dropout", "einsum", "moments", "normalize"])
 _NUMBER = re.compile(r"_\d+$")
@@ -107,9 +114,12 @@ def find_layers(tensors: Sequence[GraphTensor]) -> list[GraphLayer]:
 
     A scope without scopes inside is a layer. Its outputs are the tensors that operations outside
     the scope take; the last output has the path of the scope. Operations outside of such scopes are
-    layers themselves, except those that keep the values of a tensor. In exports of Keras 3, layers
-    have the paths that `actgrid.list_layers` returns for the Keras model. Tensors that do not
-    depend on an input of the graph, or that no operation takes, are no layers.
+    layers themselves, except those that only copy, move or repeat values. If an operation computes
+    the output of a scope with scopes inside, the output has the path of that scope.
+
+    In exports of Keras 3, layers have the paths that `actgrid.list_layers` returns for the Keras
+    model. Tensors that do not depend on an input of the graph, or that no operation takes, are no
+    layers.
 
     Parameters
     ----------
@@ -153,9 +163,14 @@ def find_layers(tensors: Sequence[GraphTensor]) -> list[GraphLayer]:
             continue
         prefix = [_NUMBER.sub("", name) for name in key] if is_keras_3 else list(key)
         if key in parents or (len(kernels) > 1 and not is_keras_3):
+            last = None
+            if key in parents and key:
+                last = _find_last_output(tensors, keys, consumers, key)
             for position in visible:
                 tensor = tensors[position]
-                if tensor.is_output or not _is_among(tensor, _PLUMBING):
+                if position == last:
+                    paths[position] = "/".join(prefix), tensor.type
+                elif tensor.is_output or not _is_among(tensor, _PLUMBING):
                     paths[position] = "/".join([*prefix, _get_own_name(tensor)]), tensor.type
             continue
         outputs = [
@@ -215,6 +230,27 @@ def _find_copied_tensor(tensors: Sequence[GraphTensor], position: int) -> int:
             break
         position = source
     return position
+
+
+def _find_last_output(
+    tensors: Sequence[GraphTensor],
+    keys: Mapping[int, _Scope],
+    consumers: Mapping[int, set[int]],
+    scope: _Scope,
+) -> int | None:
+    """Return the position of the last tensor that leaves a scope and the scopes inside it."""
+
+    def is_inside(position: int) -> bool:
+        return keys[position][: len(scope)] == scope
+
+    positions = (
+        position
+        for position in sorted(keys, reverse=True)
+        if is_inside(position)
+        and not tensors[position].is_hidden
+        and (tensors[position].is_output or not all(map(is_inside, consumers[position])))
+    )
+    return next(positions, None)
 
 
 def list_layer_edges(layers: Sequence[GraphLayer], inputs: Sequence[str]) -> list[tuple[str, str]]:

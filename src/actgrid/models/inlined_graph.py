@@ -98,7 +98,9 @@ class InlinedGraph:
 
     def fingerprint(self) -> str:
         """Return a hash of the operations and of the values of the variables."""
-        definition = self._definition.SerializeToString(deterministic=True)
+        bodies = [function.node_def for function in self._definition.library.function]
+        nodes = [node for body in (self._definition.node, *bodies) for node in body]
+        definition = b"".join(map(_serialize_node, nodes))
         return hash_variables(definition, self._function.graph.variables)
 
     def _find_layers(self, output_names: Sequence[str]) -> None:
@@ -159,6 +161,19 @@ class InlinedGraph:
             else _count_values(tensor.shape, tensor.dtype)
             for name, tensor in captured
         }
+
+
+def _serialize_node(node: Any) -> bytes:
+    """Return a text of a node that does not change from one loading of the graph to another."""
+    copy = type(node)()
+    copy.CopyFrom(node)
+    copy.ClearField("experimental_debug_info")
+    for name, value in node.attr.items():
+        # The names of functions end in numbers that count all functions of the process.
+        if value.HasField("func") or value.list.func:
+            del copy.attr[name]
+    text: bytes = copy.SerializeToString(deterministic=True)
+    return text
 
 
 def _measure_constant(operation: Any, sizes: Mapping[str, int]) -> dict[str, int]:

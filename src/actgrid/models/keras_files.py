@@ -92,6 +92,8 @@ def _describe_start(start: bytes) -> str:
         return "it is a zip archive that is truncated"
     if start.startswith(b"version https://git-lfs"):
         return "it is a Git LFS pointer; git lfs pull gets the file"
+    if start[4:8] == b"TFL3":
+        return "it is a TFLite model, whose name must end in .tflite"
     return f"it is neither a zip archive (.keras) nor HDF5 (.h5), it begins with {start[:16]!r}"
 
 

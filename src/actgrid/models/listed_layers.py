@@ -8,8 +8,11 @@ from typing import Any
 import numpy.typing as npt
 
 from actgrid.errors import CapabilityError, ModelError
+from actgrid.models.frameworks import tensorflow
+from actgrid.models.functions import GraphFunction
 from actgrid.models.inputs import prepare_inputs
 from actgrid.models.layers import LayerInfo, Selection
+from actgrid.models.model_cache import BoundedCache
 from actgrid.models.network import Network
 from actgrid.models.networks import list_network_layers, run_network
 
@@ -37,6 +40,7 @@ class ListedLayers:
         self._network = network
         self._selection = selection
         self._infos: dict[str, LayerInfo] = {}
+        self._functions = BoundedCache()
 
     @property
     def layers(self) -> dict[str, LayerInfo]:
@@ -55,8 +59,7 @@ class ListedLayers:
             Layer path -> read-only array.
         """
         inputs = prepare_inputs(self._network, x)
-        if not self._infos:
-            self._select(list_network_layers(self._network, inputs))
+        self._describe(inputs)
         outputs = run_network(self._network, inputs, list(self._infos))
         for array in outputs.values():
             array.setflags(write=False)
@@ -81,14 +84,67 @@ class ListedLayers:
         return self.layers
 
     def run(self, x: Any, transform: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
-        """Raise CapabilityError, because the network does not run inside TensorFlow.
+        """Run the network, and apply a transform to the output of each selected layer.
 
-        Transforms of layer outputs need a network that TensorFlow can compile.
+        The transform is compiled. The network computes only the layers for which the transform
+        returns tensors.
         """
-        raise CapabilityError(
-            f"the network {self._network.name!r} does not run inside TensorFlow, which "
-            "backend='tensorflow' and the viewer need: choose another backend"
+        inputs = prepare_inputs(self._network, x)
+        self._describe(inputs)
+        function = self._functions.get_or_compute(
+            transform, lambda: _TransformFunction(self._infos, transform)
         )
+        empty = function.find_empty_results(*arguments)
+        paths = [path for path in self._infos if path not in empty]
+        outputs = run_network(self._network, inputs, paths)
+        results = function(outputs, *arguments)
+        return {path: empty[path] if path in empty else results[path] for path in self._infos}
+
+    def _describe(self, inputs: Any) -> None:
+        """Find the selected layers, unless they are known."""
+        if not self._infos:
+            self._select(list_network_layers(self._network, inputs))
 
     def _select(self, infos: list[LayerInfo]) -> None:
         self._infos = {info.path: info for info in self._selection.select(infos)}
+
+
+class _TransformFunction:
+    """Compiled function that applies a transform to outputs of layers: layer path -> output."""
+
+    def __init__(self, infos: dict[str, LayerInfo], transform: Callable[..., Any]) -> None:
+        self._infos = infos
+        self._transform = transform
+        # With relaxed shapes a last, smaller batch needs no trace of its own.
+        self._function = GraphFunction(self._apply, relax_shapes=True)
+        self._empty_results: dict[str, Any] | None = None
+
+    def _apply(self, outputs: dict[str, Any], *arguments: Any) -> dict[str, Any]:
+        return {
+            path: self._transform(self._infos[path], output, *arguments)
+            for path, output in outputs.items()
+        }
+
+    def __call__(self, outputs: dict[str, npt.NDArray[Any]], *arguments: Any) -> dict[str, Any]:
+        """Apply the transform to outputs of layers."""
+        tensors = {path: tensorflow().constant(output) for path, output in outputs.items()}
+        results: dict[str, Any] = self._function(tensors, *arguments)
+        return results
+
+    def find_empty_results(self, *arguments: Any) -> dict[str, Any]:
+        """Return the results of the layers for which the transform returns no tensors, by path."""
+        if self._empty_results is None:
+            tf = tensorflow()
+            specs = {
+                path: tf.TensorSpec((None, *info.shape[1:]), info.dtype)
+                for path, info in self._infos.items()
+            }
+            results: dict[str, Any] = {}
+            trace = GraphFunction(
+                lambda outputs, *rest: results.update(self._apply(outputs, *rest))
+            )
+            trace.trace(specs, *arguments)
+            self._empty_results = {
+                path: result for path, result in results.items() if not tf.nest.flatten(result)
+            }
+        return self._empty_results

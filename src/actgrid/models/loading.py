@@ -13,7 +13,7 @@ from typing import Any, Unpack
 from actgrid.errors import ActgridError, MissingFileError, ModelError, suggest
 from actgrid.models.archives import check_archive
 from actgrid.models.frameworks import keras, list_applications, tensorflow
-from actgrid.models.keras_files import SUFFIXES, load_file
+from actgrid.models.keras_files import load_file
 from actgrid.models.model_errors import extract_error_line
 from actgrid.models.networks import find_network, list_network_kinds, unwrap_model
 from actgrid.models.types import ModelLike
@@ -23,8 +23,8 @@ from actgrid.options import ModelOptions
 __all__ = ["SPECS", "is_function_spec", "load_model"]
 
 SPECS = (
-    "a .keras or .h5 file, a SavedModel folder, keras:NAME (an application such as keras:VGG16), "
-    "demo, or package.module:function"
+    "a .keras, .h5 or .tflite file, a SavedModel folder, keras:NAME (an application such as "
+    "keras:VGG16), demo, or package.module:function"
 )
 # Short names of functions that return a model.
 _ALIASES = {"demo": "actgrid.demo:model"}
@@ -39,10 +39,10 @@ def load_model(spec: ModelLike, **options: Unpack[ModelOptions]) -> Any:
     ----------
     spec : keras.Model, Network, str or pathlib.Path
         A Keras model or a network of another kind, which is returned unchanged; the path of a
-        ``.keras`` or ``.h5`` file or of a SavedModel folder; ``"keras:VGG16"`` (any name in
-        `keras.applications`); ``"demo"``, the embedded model; or ``"package.module:function"``, a
-        function that returns a model. Files are loaded for inference, not compiled. A SavedModel
-        shows only its outputs, not its layers.
+        ``.keras``, ``.h5`` or ``.tflite`` file or of a SavedModel folder; ``"keras:VGG16"`` (any
+        name in `keras.applications`); ``"demo"``, the embedded model; or
+        ``"package.module:function"``, a function that returns a model. Files are loaded for
+        inference, not compiled. A SavedModel shows only its outputs, not its layers.
     **options
         See `actgrid.options.ModelOptions`. In ``.keras`` and ``.h5`` files `safe_mode` refuses
         Lambda layers, layers that load other files, and functions that are not operations; in
@@ -85,13 +85,13 @@ def load_model(spec: ModelLike, **options: Unpack[ModelOptions]) -> Any:
     path = Path(text)
     if text in _ALIASES:
         return _call_model_function(_ALIASES[text])
+    kind = next((kind for kind in list_network_kinds() if kind.accepts(path)), None)
     if path.exists():
-        kinds = (kind for kind in list_network_kinds() if kind.accepts(path))
-        kind, safe_mode = next(kinds, None), options["safe_mode"]
+        safe_mode = options["safe_mode"]
         # For a file of no known kind, load_file raises an error that describes its content.
         loaded = load_file(path, safe_mode) if kind is None else kind.load(path, safe_mode)
         return unwrap_model(loaded)
-    if isinstance(spec, os.PathLike) or path.suffix in SUFFIXES or os.sep in text:
+    if isinstance(spec, os.PathLike) or kind is not None or os.sep in text:
         raise MissingFileError(f"there is no model file {text}")
     if is_function_spec(text):
         return _call_model_function(text)

@@ -27,12 +27,15 @@ __all__ = [
     "EditableNetwork",
     "InputInfo",
     "LayerFunction",
+    "LogitsNetwork",
     "Network",
     "NetworkKind",
     "check_compiled",
+    "check_connected",
     "check_editable",
     "describe_network",
     "has_edges",
+    "has_logits",
     "is_compiled",
     "is_differentiable",
     "is_network",
@@ -53,6 +56,9 @@ class InputInfo:
         Name of the dtype that the network computes with. Inputs are cast to this dtype.
     data_format : {"channels_last", "channels_first"}, default "channels_last"
         Position of the channel axis.
+    value_range : tuple of float, optional
+        Smallest and largest value that the network can take, for example because it quantizes its
+        input. None: the range is not known. Pixels of images are scaled to this range.
 
     Examples
     --------
@@ -65,6 +71,7 @@ class InputInfo:
     shape: tuple[int | None, ...]
     dtype: str = "float32"
     data_format: str = "channels_last"
+    value_range: tuple[float, float] | None = None
 
 
 class Network(Protocol):  # numpydoc ignore=PR01
@@ -162,6 +169,20 @@ class ConnectedNetwork(Network, Protocol):
         -------
         list of tuple of str
             (name of an input, or path of a layer; path of a layer that takes it).
+        """
+
+
+class LogitsNetwork(Network, Protocol):
+    """Protocol of a network outside TensorFlow that knows the logits before its outputs."""
+
+    def list_logits(self) -> dict[str, tuple[str, str]]:
+        """List the outputs that are the softmax or sigmoid of other values.
+
+        Returns
+        -------
+        dict
+            Path of an output -> path with which `run` returns the logits, and the activation:
+            ``"softmax"`` of the last axis, or ``"sigmoid"``.
         """
 
 
@@ -290,6 +311,14 @@ def has_edges(network: Network) -> TypeGuard[ConnectedNetwork]:
     return _has_methods(network, "list_edges")
 
 
+def has_logits(network: Network) -> TypeGuard[LogitsNetwork]:
+    """Return whether a network knows the logits before its outputs.
+
+    Such networks have the method `list_logits`.
+    """
+    return _has_methods(network, "list_logits")
+
+
 def is_differentiable(network: Network) -> TypeGuard[DifferentiableNetwork]:
     """Return whether TensorFlow can differentiate a network.
 
@@ -330,6 +359,21 @@ def check_compiled(network: Network, purpose: str) -> None:
         raise CapabilityError(
             f"{purpose} needs layers that run inside TensorFlow, which "
             f"{describe_network(network)} does not have; expected a Keras model"
+        )
+
+
+def check_connected(network: Network, purpose: str) -> None:
+    """Raise CapabilityError unless the connections of a network's layers are known.
+
+    Parameters
+    ----------
+    purpose
+        Name of the function that needs the connections; the error message starts with this name.
+    """
+    if not (is_compiled(network) or has_edges(network)):
+        raise CapabilityError(
+            f"{purpose} needs layers and their connections, which {describe_network(network)} does "
+            "not list; expected a Keras model or a network with the method list_edges"
         )
 
 

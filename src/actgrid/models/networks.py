@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 
 from actgrid.errors import CapabilityError, ModelError
-from actgrid.models.calls import Trace
+from actgrid.models.calls import Call, Trace
 from actgrid.models.frameworks import tensorflow
-from actgrid.models.layers import LayerInfo
+from actgrid.models.layers import LayerInfo, Node
 from actgrid.models.model_errors import raise_model_errors
 from actgrid.models.network import (
     Network,
     NetworkKind,
     check_compiled,
     describe_network,
+    has_logits,
     is_compiled,
     is_differentiable,
     is_network,
@@ -27,6 +28,7 @@ from actgrid.models.network import (
 
 __all__ = [
     "check_keras_model",
+    "describe_network_layers",
     "find_network",
     "get_network",
     "list_network_kinds",
@@ -161,18 +163,24 @@ def _convert_inputs(network: Network, inputs: Any) -> Any:
 
 
 def trace_network(
-    model: object, inputs: Any, replacements: Mapping[str, Any] | None = None
+    model: object,
+    inputs: Any,
+    replacements: Mapping[str, Any] | None = None,
+    layers: Sequence[str] = (),
 ) -> Trace:
     """Run a model of any kind on symbolic inputs while a `tf.function` is traced.
 
     A network that TensorFlow cannot trace becomes a single operation without a gradient, which runs
-    the network when the function runs. In this case the trace has no layer calls.
+    the network when the function runs.
 
     Parameters
     ----------
     replacements
         Layer path -> tensor that replaces this output of a layer call, or function of the output
         that returns this tensor.
+    layers
+        Paths of the layers whose calls are recorded, if TensorFlow cannot trace the network. All
+        calls of other networks are recorded.
 
     Returns
     -------
@@ -187,33 +195,52 @@ def trace_network(
     if is_differentiable(network):
         return network.trace(inputs)
     tf = tensorflow()
-    infos = _describe_outputs(network, inputs)
-    paths = [info.path for info in infos]
+    infos = {info.path: info for info in describe_network_layers(network, inputs)}
+    logits = network.list_logits() if has_logits(network) else {}
+    # The layer that describes each value to compute, by the path of the value.
+    described = {
+        logits[path][0] if path in logits else path: infos[path] for path in network.outputs
+    } | {path: infos[path] for path in layers}
 
     def run(*arrays: Any) -> list[Any]:
-        outputs = run_network(network, tf.nest.pack_sequence_as(inputs, arrays), paths)
-        return [outputs[info.path].astype(info.dtype, copy=False) for info in infos]
+        values = run_network(network, tf.nest.pack_sequence_as(inputs, arrays), list(described))
+        return [values[path].astype(info.dtype, copy=False) for path, info in described.items()]
 
-    dtypes = [tf.as_dtype(info.dtype) for info in infos]
+    dtypes = [tf.as_dtype(info.dtype) for info in described.values()]
     results = tf.numpy_function(run, tf.nest.flatten(inputs), dtypes)
-    outputs = [
-        tf.ensure_shape(result, (None, *info.shape[1:]))
-        for result, info in zip(results, infos, strict=True)
+    tensors = {
+        path: tf.ensure_shape(result, (None, *info.shape[1:]))
+        for (path, info), result in zip(described.items(), results, strict=True)
+    }
+    activations = {"softmax": tf.nn.softmax, "sigmoid": tf.nn.sigmoid}
+    outputs = []
+    for path in network.outputs:
+        if path in logits:
+            source, activation = logits[path]
+            outputs.append(activations[activation](tensors[source]))
+        else:
+            outputs.append(tensors[path])
+    calls = [
+        Call(Node(None, path, infos[path].index, False, False), infos[path], tensors[path], inputs)
+        for path in layers
     ]
-    return Trace(outputs if len(outputs) > 1 else outputs[0], [])
+    return Trace(outputs if len(outputs) > 1 else outputs[0], calls)
 
 
-def _describe_outputs(network: Network, inputs: Any) -> list[LayerInfo]:
-    """Return the `LayerInfo` of each layer whose output a network returns.
+def describe_network_layers(network: Network, inputs: Any) -> list[LayerInfo]:
+    """List the `LayerInfo` of each layer output of a network for inputs of some shape.
 
     A network that cannot describe its layers without a run is run on a sample of zeros.
+
+    Parameters
+    ----------
+    inputs
+        Tensors, which may be symbolic, in the structure that `prepare_inputs` returns.
     """
     try:
-        infos = network.list_layers()
+        return network.list_layers()
     except ModelError:  # shapes are known only after a run: run a sample of zeros
         zeros = tensorflow().nest.map_structure(
             lambda tensor: np.zeros((1, *tensor.shape[1:]), tensor.dtype.as_numpy_dtype), inputs
         )
-        infos = list_network_layers(network, zeros)
-    infos_by_path = {info.path: info for info in infos}
-    return [infos_by_path[path] for path in network.outputs]
+        return list_network_layers(network, zeros)

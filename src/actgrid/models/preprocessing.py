@@ -228,6 +228,10 @@ def _find_choice(model: Any) -> Preprocessing:
 
 
 def _choose_by_layers(model: Any) -> Preprocessing:
+    if is_network(model) and len(model.inputs) == 1:
+        choice = _choose_by_range(model.inputs[0].value_range)
+        if choice is not None:
+            return choice
     scale, offset = _measure_scaling(model)
     if (scale, offset) != _NO_SCALING:
         return _choose_by_scaling(scale, offset)
@@ -249,6 +253,31 @@ def _choose_by_layers(model: Any) -> Preprocessing:
         False,
         lambda pixels: preprocess_input(pixels, data_format="channels_last", mode=mode),
     )
+
+
+def _choose_by_range(value_range: tuple[float, float] | None) -> Preprocessing | None:
+    """Return the preprocessing for a model whose input has a range of values.
+
+    The range is that of quantized values, which was measured on samples and need not be exact.
+
+    Returns
+    -------
+    Preprocessing or None
+        None: the range is not known, or is none of the usual ranges of pixels.
+    """
+    if value_range is None:
+        return None
+    low, high = value_range
+    reason = f"the input of the model takes values from {low:.3g} to {high:.3g}"
+    if 0.5 < high <= 1.5 and -1.5 <= low < -0.5:
+        return Preprocessing(
+            "x / 127.5 - 1", reason, False, lambda pixels: pixels / np.float32(127.5) - 1
+        )
+    if abs(low) > high / 20:
+        return None
+    if high <= 1.5:
+        return Preprocessing("unit", reason, False, _scale_to_unit)
+    return Preprocessing("none", reason, False, _keep_pixels) if 64 <= high <= 256 else None
 
 
 def _choose_by_scaling(scale: float, offset: float) -> Preprocessing:

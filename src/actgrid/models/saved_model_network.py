@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from actgrid.errors import CapabilityError
+from actgrid.errors import CapabilityError, LayerError, ModelError, suggest
 from actgrid.models.calls import Call, Trace
 from actgrid.models.compiled import trace_once
 from actgrid.models.compiled_layers import CompiledLayers
@@ -44,17 +44,22 @@ class SavedModelNetwork:
         self._signature = signature  # owns the variables
         self._graph = InlinedGraph(signature.function)
         specs = signature.function.structured_input_signature[1]
+        # The order of `specs` is not that of the inputs.
+        names = signature.function._arg_keywords
         self.inputs = [
-            InputInfo(name, tuple(spec.shape), spec.dtype.name, data_format)
-            for (name, spec), data_format in zip(
-                specs.items(), self._graph.input_formats, strict=True
-            )
+            InputInfo(name, tuple(specs[name].shape), specs[name].dtype.name, data_format)
+            for name, data_format in zip(names, self._graph.input_formats, strict=True)
         ]
         self.outputs = [
             self._graph.layers[number].path
             for number in self._graph.output_layers
             if number is not None
         ]
+        if not self.outputs:
+            raise ModelError(
+                f"the SavedModel {folder} has no output that depends on an input; expected a "
+                "signature that computes tensors from its inputs"
+            )
 
     def list_layers(self, x: Any = None) -> list[LayerInfo]:
         """List every layer that was found in the graph, in the order of execution.
@@ -109,12 +114,17 @@ class SavedModelNetwork:
         names_by_path = {
             layer.path: name for layer, name in zip(graph.layers, graph.tensor_names, strict=True)
         }
+        for path in replacements:
+            if path not in names_by_path:
+                raise LayerError(f"no layer is called {path!r}{suggest(path, list(names_by_path))}")
         flat_inputs = tensorflow().nest.flatten(inputs)
         replaced: dict[str, Any] = {}
         with raise_model_errors(inputs):
             # A function may need the output of a layer after another one has been replaced.
-            for path in sorted(replacements, key=list(names_by_path).index):
-                name, replacement = names_by_path[path], replacements[path]
+            for path, name in names_by_path.items():
+                if path not in replacements:
+                    continue
+                replacement = replacements[path]
                 if callable(replacement):
                     (tensor,) = graph.import_tensors(flat_inputs, [name], replaced)
                     replacement = replacement(tensor)
@@ -124,6 +134,10 @@ class SavedModelNetwork:
             replaced.get(name, tensor)
             for name, tensor in zip(graph.tensor_names, tensors, strict=True)
         ]
+        # Shape inference finds less than the program that was exported.
+        for number, spec in zip(graph.output_layers, self._signature.function.outputs, strict=True):
+            if number is not None and spec.shape.is_compatible_with(tensors[number].shape):
+                tensors[number].set_shape(spec.shape)
         calls = []
         for number, (layer, tensor) in enumerate(zip(graph.layers, tensors, strict=True)):
             if tensor.shape.rank is None:

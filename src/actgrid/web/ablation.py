@@ -14,7 +14,8 @@ from actgrid.errors import NotFoundError, OptionError
 from actgrid.models.compiled import compile_function
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.inputs import as_tensors
-from actgrid.models.networks import trace_network
+from actgrid.models.network import check_compiled
+from actgrid.models.networks import get_network, trace_network
 from actgrid.models.tracing import flatten_outputs
 from actgrid.web.engine import Engine
 from actgrid.web.layers import TOP_CLASSES, describe_classes
@@ -122,6 +123,7 @@ class Ablation:
         LayerError
             If channels of a layer cannot be switched off. Also a KeyError.
         """
+        check_compiled(get_network(self._engine.model), "switching channels off")
         tf = tensorflow()
         infos = [self._viewed.infos[node] for node in channels]
         masks = []

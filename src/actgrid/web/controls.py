@@ -21,13 +21,17 @@ _LAYER = ("normalize", "scope", "order", "cmap", "columns")
 _HEATMAP = ("method", "target", "layer", "alpha", "cmap")
 
 
-def describe_controls(methods: list[str]) -> dict[str, dict[str, dict[str, Any]]]:
+def describe_controls(
+    methods: list[str], has_relevance: bool
+) -> dict[str, dict[str, dict[str, Any]]]:
     """Return the choices, defaults and help texts of the page's controls for JSON.
 
     Parameters
     ----------
     methods
         Names of the attribution methods that the page offers; empty for a model without classes.
+    has_relevance
+        Whether channels can be ordered by their relevance.
 
     Returns
     -------
@@ -35,7 +39,7 @@ def describe_controls(methods: list[str]) -> dict[str, dict[str, dict[str, Any]]
         Panel ("layer" or "heatmap") -> option name -> description of the control.
     """
     grid, heatmap = get_options(GridOptions), get_options(TargetOptions, OverlayOptions)
-    orders = [*ORDERS, *([RELEVANCE] if methods else [])]
+    orders = [*ORDERS, *([RELEVANCE] if has_relevance else [])]
     choices = {"cmap": list(COLORMAPS), "method": methods, "order": orders}
     return {
         "layer": {name: _describe_control(grid[name], choices.get(name)) for name in _LAYER},

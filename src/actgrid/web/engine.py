@@ -17,7 +17,7 @@ from actgrid.models import Extractor, LayerInfo, load_model
 from actgrid.models.extraction import run_transform, trace_layers
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.graph import INPUT, build_layer_graph
-from actgrid.models.network import check_compiled
+from actgrid.models.network import check_connected
 from actgrid.models.networks import get_network
 from actgrid.models.types import ModelLike
 from actgrid.option_checks import check_integer
@@ -137,7 +137,8 @@ class Engine:
     Parameters
     ----------
     model
-        A Keras model with one input, or a model specification, see `actgrid.load_model`.
+        A Keras model, or a network that lists its connections, with one input; or a model
+        specification, see `actgrid.load_model`.
     cache
         Cache for the activations. Its size also limits the memory of a batch.
     size, preprocess, fit
@@ -193,7 +194,7 @@ class Engine:
         kind: str | None = None,
     ) -> None:
         self.model: Any = load_model(model)
-        check_compiled(get_network(self.model), "the viewer")
+        check_connected(get_network(self.model), "the viewer")
         self._cache = cache
         self.input = make_converter(self.model, size, preprocess, fit, kind)
         self._spec = self.input.spec

@@ -118,6 +118,7 @@ def export_site(
         "targets": False,
         "uploads": None,
         "maximize": False,
+        "switches": False,
     }
     folder = make_folder(output)
     renderings = list(product(normalizations, scopes))

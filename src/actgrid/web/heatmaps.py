@@ -8,7 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.attribution.method import Method
-from actgrid.attribution.methods import check_options, find_method, get_methods
+from actgrid.attribution.methods import (
+    check_needs,
+    check_options,
+    find_method,
+    find_usable_methods,
+    get_methods,
+)
 from actgrid.attribution.packages import has_packages
 from actgrid.attribution.requests import ExplanationRequest, prepare_request
 from actgrid.encoding import encode_png
@@ -17,6 +23,8 @@ from actgrid.evaluation.comparison import COMPARED_METRICS
 from actgrid.evaluation.evaluating import Candidate, evaluate_request
 from actgrid.evaluation.metrics import parse_metrics
 from actgrid.models.labels import find_class_index
+from actgrid.models.network import is_compiled
+from actgrid.models.networks import get_network
 from actgrid.rendering import (
     Attribution,
     Heatmap,
@@ -73,7 +81,8 @@ class Heatmaps:
         computations: Computations,
         batch_size: int,
     ) -> None:
-        self.methods = {} if viewed.class_node is None else _find_available_methods()
+        has_classes = viewed.class_node is not None
+        self.methods = _find_available_methods(engine.model) if has_classes else {}
         self._engine, self._viewed, self._images = engine, viewed, images
         self._cache, self._computations = cache, computations
         self._batch_size = batch_size
@@ -105,6 +114,7 @@ class Heatmaps:
         attribution_method = find_method(method)
         if self._viewed.class_node is None:
             raise NotFoundError("the model has no classes to explain")
+        check_needs([attribution_method], self._engine.model)
         if method not in self.methods:
             raise NotFoundError(f"{method} needs packages that are not installed")
         path = self._viewed.find_layer_path(layer)
@@ -233,6 +243,11 @@ def _draw_sample_map(
     return description, attribution.to_png()
 
 
-def _find_available_methods() -> dict[str, Method]:
-    """Return the attribution methods whose packages are installed, by name."""
-    return {name: method for name, method in get_methods().items() if has_packages(method)}
+def _find_available_methods(model: Any) -> dict[str, Method]:
+    """Return the attribution methods whose packages are installed, by name.
+
+    For a network outside TensorFlow, they are the methods for which it has all capabilities.
+    """
+    network = get_network(model)
+    methods = get_methods() if is_compiled(network) else find_usable_methods(network)
+    return {name: method for name, method in methods.items() if has_packages(method)}

@@ -22,7 +22,9 @@ from actgrid.models.drawing import (
     draw_layer,
     draw_weight,
 )
-from actgrid.models.layers import Weight, collect_weights
+from actgrid.models.layers import Weight
+from actgrid.models.network import is_editable
+from actgrid.models.networks import get_network
 from actgrid.option_checks import resolve_thread_count
 from actgrid.rendering import ChannelStats, Grid, render
 from actgrid.rendering.backends import load_backend
@@ -244,7 +246,8 @@ def describe_dataset(stats: LayerStats, images: ImageStore) -> dict[str, Any]:
 def find_kernels(model: Any, infos: Sequence[LayerInfo]) -> dict[int, Weight]:
     """Return a dict: node index -> the kernel that produces the channels of the node."""
     kernels: dict[str, list[Weight]] = {}
-    for weight in collect_weights(model):
+    network = get_network(model)
+    for weight in network.weights() if is_editable(network) else []:
         if weight.nodes and weight.variable.name.endswith("kernel"):
             kernels.setdefault(weight.nodes[-1].path, []).append(weight)
     node_kernels: dict[int, Weight] = {}

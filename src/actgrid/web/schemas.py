@@ -494,6 +494,7 @@ class Model(BaseModel):
     uploads: Uploads | None = Field(description="Null if uploads are not accepted.")
     other: OtherModel | None = Field(description="Second model; null if there is none.")
     maximize: bool = Field(description="Whether maximized images are available.")
+    switches: bool = Field(description="Whether channels can be switched off.")
     colormaps: dict[str, str] = Field(
         description="Colormaps by name: 256 RGB entries, encoded in Base64."
     )

@@ -12,6 +12,7 @@ from actgrid.attribution.scores import find_binary_output
 from actgrid.errors import LayerError, NotFoundError, suggest
 from actgrid.models import LayerInfo
 from actgrid.models.labels import resolve_labels
+from actgrid.models.network import is_network
 from actgrid.statistics import DatasetStats, LayerStats
 from actgrid.web.engine import Engine
 from actgrid.web.folding import assign_attention, fold
@@ -91,7 +92,8 @@ class ViewedModel:
             return None
         (node,) = outputs
         info = self.infos[node]
-        model_outputs = getattr(engine.model, "outputs", None)
+        model = engine.model
+        model_outputs = None if is_network(model) else getattr(model, "outputs", None)
         if model_outputs and tuple(model_outputs[0].shape) != info.shape:
             return None  # another operation computes the output from the node's values
         return node if info.kind == "dense" and info.channels else None

@@ -22,6 +22,8 @@ from actgrid.errors import ModelError, NotFoundError
 from actgrid.evaluation.comparison import DEFAULT_METHODS
 from actgrid.models import LayerInfo, load_model
 from actgrid.models.drawing import draw_layer
+from actgrid.models.network import is_compiled, is_differentiable, is_network
+from actgrid.models.networks import get_network
 from actgrid.models.preprocessing import find_pair_preprocessing
 from actgrid.models.types import ModelLike
 from actgrid.option_checks import read_normalize, resolve_thread_count
@@ -202,12 +204,15 @@ class Viewer:
 
     def _describe_model(self) -> dict[str, Any]:
         graph, model, viewed = self._engine.graph, self._engine.model, self._viewed
-        methods = self._heatmaps.methods
+        methods, network = self._heatmaps.methods, get_network(model)
+        has_relevance = bool(methods) and is_differentiable(network)
         return {
             "name": model.name,
             "version": version("actgrid"),
             "is_live": True,
-            "parameters": model.count_params(),
+            "parameters": sum(info.parameters for info in network.list_layers())
+            if is_network(model)
+            else model.count_params(),
             "input_kind": self._engine.input.kind,
             "nodes": viewed.describe_nodes(),
             "edges": [list(edge) for edge in graph.edges],
@@ -221,7 +226,7 @@ class Viewer:
                 "count": viewed.class_count,
                 "labels": None if viewed.labels is None else list(viewed.labels),
             },
-            "controls": describe_controls(list(methods)),
+            "controls": describe_controls(list(methods), has_relevance),
             "methods": [
                 {
                     "name": method.name,
@@ -242,7 +247,8 @@ class Viewer:
             if self.images.max_uploads
             else None,
             "other": None if self._comparison is None else self._comparison.describe(),
-            "maximize": self._engine.input.kind == "image",
+            "maximize": self._engine.input.kind == "image" and is_compiled(network),
+            "switches": is_compiled(network),
             "colormaps": {
                 name: base64.b64encode(palette(name).tobytes()).decode() for name in COLORMAPS
             },

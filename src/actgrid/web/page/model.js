@@ -28,6 +28,7 @@ export class Model {
     this.uploads = about.uploads;
     this.other = about.other;
     this.maximize = about.maximize;
+    this.switches = about.switches;
     this.colormaps = about.colormaps;
     this.index = new Map(this.nodes.map((node, index) => [node.path, index]));
     this.groupKeys = makeUniqueKeys(this.groups);
@@ -244,7 +245,7 @@ export class Model {
    */
   canSwitch(layer) {
     const node = this.nodes[layer];
-    return this.is_live && this.classes !== null && this.classes.node !== layer
+    return this.is_live && this.switches && this.classes !== null && this.classes.node !== layer
       && Boolean(node?.is_drawable) && node.channels !== null && node.kind !== "attention";
   }
 
