@@ -136,9 +136,7 @@ def test_transposed_blocks_of_keras_exports(save: Save) -> None:
     formats = {name: description[2] for name, description in _describe(path).items()}
     assert formats == {
         "scaling": "channels_last",
-        "t": "channels_first",
         "conv": "channels_first",
-        "back": "channels_last",
         "relu": "channels_last",
     }
     assert actgrid.load_model(path).inputs[0].data_format == "channels_last"
@@ -258,6 +256,8 @@ def test_quantized_values_are_real_values(save: Save) -> None:
     steps = np.array([0.1, 0.2, 0.3, 0.4]).reshape(1, 4, 1, 1)
     np.testing.assert_allclose(values["relu"], relu * steps, rtol=1e-6)
     assert actgrid.list_layers(path)[0].parameters == 108
+    low, high = actgrid.load_model(path).inputs[0].value_range
+    assert (low, high) == pytest.approx((-128 * 0.03, 127 * 0.03))
 
 
 def test_functions_and_control_flow(save: Save, tmp_path: Path) -> None:

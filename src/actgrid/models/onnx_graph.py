@@ -132,12 +132,15 @@ class OnnxGraph(NamedTuple):
         Name of a tensor of quantized values -> its scale.
     outputs
         Position and name of each output of the graph that is an array of numbers.
+    ranges
+        Number of an input that is quantized first -> its smallest and largest value.
     """
 
     records: list[GraphTensor]
     names: list[str]
     scales: Mapping[str, Scale]
     outputs: list[tuple[int, str]]
+    ranges: Mapping[int, tuple[float, float]]
 
 
 def import_onnx() -> tuple[Any, Any]:
@@ -254,7 +257,7 @@ def read_graph(graph: Any, inputs: Sequence[str], types: Mapping[str, str]) -> O
             takers[numbers[sources[0]]].add("")
             continue
         for name in sources:
-            if numbers[name] >= 0 and name == names[numbers[name]]:
+            if name in inputs or (numbers[name] >= 0 and name == names[numbers[name]]):
                 takers[numbers[name]].add("")
         is_shape = node.op_type in _SHAPE_OPERATIONS or shapes.issuperset(sources)
         node_constants: dict[str, int] = {}
@@ -280,9 +283,17 @@ def read_graph(graph: Any, inputs: Sequence[str], types: Mapping[str, str]) -> O
                     is_hidden=bool(is_shape or not is_real or is_inserted),
                 )
             )
+    ranges: dict[int, tuple[float, float]] = {}
     for position, quantized_names in takers.items():
-        if position >= 0 and "" not in quantized_names:
-            names[position] = min(quantized_names)
+        quantized_name = min(quantized_names)
+        if not quantized_name:  # some operation takes the values before they are quantized
+            continue
+        if position >= 0:
+            names[position] = quantized_name
+        elif scales[quantized_name].scales.size == 1:
+            limits = np.iinfo(DTYPES[types[quantized_name]])
+            ends = scales[quantized_name].dequantize(np.array([limits.min, limits.max]))
+            ranges[-1 - position] = float(ends[0]), float(ends[1])
     outputs = [
         (numbers[name], name)
         for name in _list_outputs(graph)
@@ -290,7 +301,7 @@ def read_graph(graph: Any, inputs: Sequence[str], types: Mapping[str, str]) -> O
     ]
     for position, _ in outputs:
         records[position] = records[position]._replace(is_output=True)
-    return OnnxGraph(records, names, scales, outputs)
+    return OnnxGraph(records, names, scales, outputs, ranges)
 
 
 def _collect_constants(

@@ -52,8 +52,8 @@ _DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 _FATAL = 4  # severity of the messages that onnxruntime prints
 # Other providers compute with less precision, or compile the model for minutes.
 _PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
-# The code of an error, and where it occurred in the source of onnxruntime.
-_ERROR_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (/\S+:\d+ .*?\)(\s|$))?")
+# The code of an error, and the place in the source of onnxruntime.
+_ERROR_CODE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : |/\S+:\d+ .*?\)( const)?(\s|$)")
 
 
 class _Tensor(NamedTuple):
@@ -180,6 +180,7 @@ class ONNXNetwork:
             dtype = np.dtype(DTYPES[types[name]])
             return _Tensor(name, shape, dtype, content.scales.get(name), is_first)
 
+        self._input_ranges = content.ranges
         self._inputs = [describe(name) for name in input_names]
         self._layers = find_layers(content.records)
         names = [content.names[layer.position] for layer in self._layers]
@@ -214,8 +215,14 @@ class ONNXNetwork:
     def inputs(self) -> Sequence[InputInfo]:
         """Description of each input of the network."""
         return tuple(
-            InputInfo(tensor.name, self._get_shape(tensor), tensor.dtype.name, tensor.data_format)
-            for tensor in self._inputs
+            InputInfo(
+                tensor.name,
+                self._get_shape(tensor),
+                tensor.dtype.name,
+                tensor.data_format,
+                self._input_ranges.get(number),
+            )
+            for number, tensor in enumerate(self._inputs)
         )
 
     @property
@@ -448,7 +455,7 @@ def _add_outputs(model: Any) -> bytes:
 
 def _describe_error(error: Exception) -> str:
     """Return the message of an error of onnxruntime without its code."""
-    text = _ERROR_PREFIX.sub("", strip_terminal_codes(str(error)).strip())
+    text = _ERROR_CODE.sub("", strip_terminal_codes(str(error)).strip())
     return (
         textwrap.shorten(text.partition("\n")[0], 300, placeholder=" ...") or type(error).__name__
     )
