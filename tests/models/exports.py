@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import tensorflow as tf
 
-__all__ = ["Quantization", "export_tflite"]
+__all__ = ["Quantization", "export_onnx", "export_tflite", "quantize_onnx"]
 
 # float: no quantization. float16, dynamic: float16 and int8 weights. int8, int16: weights of int8,
 # activations of int8 and int16. full_int8: int8 inputs and outputs, too.
@@ -58,3 +59,44 @@ def export_tflite(
         warnings.simplefilter("ignore", UserWarning)
         path.write_bytes(converter.convert())
     return path
+
+
+def export_onnx(model: Any, path: Path) -> Path:
+    """Write an ONNX file of a Keras model. Skip the test if tf2onnx is not installed."""
+    pytest.importorskip("tf2onnx")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tf2onnx uses names that NumPy and protobuf will remove
+        model(np.zeros((1, *model.input_shape[1:]), np.float32))  # Keras requires a call
+        model.export(path, format="onnx", verbose=False)
+    return path
+
+
+def quantize_onnx(
+    path: Path, folded_path: Path, quantized_path: Path, samples: npt.NDArray[Any]
+) -> None:
+    """Quantize an ONNX model with one input to int8 values.
+
+    Parameters
+    ----------
+    folded_path
+        File to write: the model with fused operations, as `onnxruntime` recommends.
+    quantized_path
+        File to write: the model with operations `QuantizeLinear` and `DequantizeLinear`.
+    samples
+        Inputs that represent those of the model, to choose the scales.
+    """
+    import onnxruntime
+    from onnxruntime.quantization import CalibrationDataReader, quant_pre_process, quantize_static
+
+    (model_input,) = onnxruntime.InferenceSession(path).get_inputs()
+
+    class Samples(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._samples = iter(samples)
+
+        def get_next(self) -> dict[str, npt.NDArray[Any]] | None:
+            sample = next(self._samples, None)
+            return None if sample is None else {model_input.name: sample[None]}
+
+    quant_pre_process(path, folded_path, skip_symbolic_shape=True)
+    quantize_static(folded_path, quantized_path, Samples(), per_channel=True)

@@ -106,6 +106,8 @@ _OTHER_PACKAGES = {
         "model.export('folder'), and give that path"
     ),
     "torch": "a PyTorch model: build it with Keras and copy the weights",
+    "onnx": "an ONNX model: save it with onnx.save(model, 'model.onnx'), and give that path",
+    "onnxruntime": "a session of onnxruntime: give the path of its .onnx file",
     "flax": "a Flax model: export it as a SavedModel with jax2tf, and give that folder",
 }
 
