@@ -21,6 +21,7 @@ import tensorflow as tf
 from keras import layers
 from PIL import Image
 from skimage import data
+from tests.models.exports import export_tflite
 
 import actgrid
 
@@ -188,6 +189,13 @@ def make_two_models() -> dict[str, Any]:
     return {**values, "other": other}
 
 
+def make_exports() -> dict[str, Any]:
+    """Save a small classifier as a TFLite file."""
+    model = make_classifier()["model"]
+    export_tflite(model, Path("model.tflite"), "float")
+    return {"model": model}
+
+
 def make_concept_images() -> dict[str, Any]:
     """Return images of a class and of three concepts, and random images."""
     rng = np.random.default_rng(0)
@@ -255,6 +263,7 @@ SETUPS: dict[str, Callable[[], dict[str, Any]]] = {
         make_concept_images,
         make_datasets,
         make_demo,
+        make_exports,
         make_dense_models,
         make_gan,
         make_image_models,

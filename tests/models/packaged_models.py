@@ -1,4 +1,4 @@
-"""Real exported models, which a package on PyPI contains."""
+"""Real exported models, which a package contains."""
 
 from __future__ import annotations
 

@@ -56,6 +56,17 @@ def test_scopes_of_keras_3_become_keras_paths() -> None:
     ]
 
 
+def test_scopes_of_tensorflow_inside_layers_of_keras_3() -> None:
+    tensors = make_chain(
+        ("net_1/conv2d_1/convolution", "Conv2D"),
+        ("net_1/up_1/Repeat/Tile", "Tile"),
+        ("net_1/up_1/Repeat_1/Tile", "Tile"),
+        ("net_1/conv2d_1_2/convolution", "Conv2D"),
+        ("net_1/conv2d_1_2/Relu", "Relu"),
+    )
+    assert list_paths(tensors) == ["conv2d", "up", "conv2d_1"]
+
+
 def test_calls_of_a_shared_layer_are_numbered() -> None:
     tensors = [
         GraphTensor(("net_1/conv_1/convolution",), "Conv2D", (-1,), {"conv/kernel": 6}),

@@ -385,7 +385,7 @@ class Connected(Edges):
 
 
 class Deep:
-    """A NumPy network with two weighted layers, a pooling and a softmax: (N, 8, 6, 3) -> (N, 2)."""
+    """A NumPy network with two weighted layers, a pooling and a softmax."""
 
     name = "deep"
     inputs: Sequence[InputInfo] = (InputInfo("image", (None, 8, 6, 3)),)

@@ -141,6 +141,29 @@ def test_layers_of_other_keras_models_have_their_values(
     )
 
 
+def test_integer_inputs_and_volumes(tmp_path: Path) -> None:
+    tokens = keras.Sequential(
+        [keras.Input((10,), dtype="int32"), layers.Embedding(20, 6, name="embedding")]
+    )
+    network = export(tokens, tmp_path / "tokens")
+    x = np.arange(10)[None]  # int64
+    truth = tokens.layers[0].embeddings.numpy()[x]
+    np.testing.assert_array_equal(Extractor(network, "embedding")(x)["embedding"], truth)
+    parts = [layers.Conv3D(3, 2, name="conv"), layers.MaxPooling3D(name="pool")]
+    head = [
+        layers.UpSampling3D(name="up"),
+        layers.Flatten(name="flat"),
+        layers.Dense(2, name="dense"),
+    ]
+    volumes = keras.Sequential([keras.Input((4, 6, 6, 2)), *parts, *head])
+    network = export(volumes, tmp_path / "volumes")
+    assert [info.path for info in list_layers(network)] == ["conv", "pool", "up", "flat", "dense"]
+    volume = make_input(1, 4, 6, 6, 2)
+    pair = [actgrid.explain(each, volume, "gradcam")[0] for each in (volumes, network)]
+    assert pair[1].layer == "conv"
+    np.testing.assert_allclose(pair[1].values, pair[0].values, rtol=1e-4, atol=1e-6)
+
+
 def test_several_inputs_and_outputs(tmp_path: Path) -> None:
     second, first = keras.Input((3,), name="zeta"), keras.Input((4,), name="alpha")
     total = layers.Dense(5, name="total")(layers.Concatenate(name="join")([second, first]))

@@ -452,7 +452,7 @@ def choose_layer(
 def _choose_listed_layer(
     batch: ExplainedBatch, layer: LayerLike | None, choice: LayerChoice
 ) -> LayerChoice:
-    """Choose the layer of a map in a network outside TensorFlow, among the layers that it lists.
+    """Choose the layer of a map among the layers that a network outside TensorFlow lists.
 
     Parameters
     ----------

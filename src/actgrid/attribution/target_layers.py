@@ -59,8 +59,10 @@ _MOVING = (
     | frozenset(
         [
             "AvgPool",
+            "AvgPool3D",
             "ExtractImagePatches",
             "MaxPool",
+            "MaxPool3D",
             "MirrorPad",
             "Pad",
             "PadV2",

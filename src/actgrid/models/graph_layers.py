@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 __all__ = [
@@ -382,8 +382,10 @@ def _uses_keras_3_scopes(scopes: Iterable[_Scope]) -> bool:
 
 def _shorten_scopes(scopes: dict[int, _Scope], is_keras_3: bool) -> dict[int, _Scope]:
     """Remove the scope of the model, and scopes inside of layers."""
+    outer = {scope[:length] for scope in scopes.values() for length in range(len(scope) + 1)}
     shortened = {
-        position: _cut_inner_scopes(scope, is_keras_3) for position, scope in scopes.items()
+        position: _cut_keras_scopes(scope, outer) if is_keras_3 else _cut_inner_scopes(scope)
+        for position, scope in scopes.items()
     }
     while True:
         keys = {scope for scope in shortened.values() if scope}
@@ -395,10 +397,24 @@ def _shorten_scopes(scopes: dict[int, _Scope], is_keras_3: bool) -> dict[int, _S
             return shortened
 
 
-def _cut_inner_scopes(scope: _Scope, is_keras_3: bool) -> _Scope:
-    if is_keras_3:
-        count = next((i for i, name in enumerate(scope) if not _NUMBER.search(name)), len(scope))
-        return scope[:count]
+def _cut_keras_scopes(scope: _Scope, scopes: Collection[_Scope]) -> _Scope:
+    """Return the part of a scope that consists of the calls of Keras 3 layers.
+
+    Parameters
+    ----------
+    scopes
+        All scopes of the graph.
+    """
+    for length, name in enumerate(scope):
+        first = _NUMBER.sub("", name)
+        # TensorFlow numbers a scope of its own only if it is the second of its name.
+        is_second = not _NUMBER.search(first) and (*scope[:length], first) in scopes
+        if first == name or is_second:
+            return scope[:length]
+    return scope
+
+
+def _cut_inner_scopes(scope: _Scope) -> _Scope:
     while len(scope) > 1 and _NUMBER.sub("", scope[-1]) in _INNER_SCOPES:
         scope = scope[:-1]
     return scope

@@ -85,6 +85,8 @@ class InlinedGraph:
         tf = tensorflow()
         graph = tf.compat.v1.get_default_graph()
         captures = [graph.capture(tensor) for tensor in self._function.captured_inputs]
+        dtypes = [tensor.dtype for tensor in self._function.inputs]
+        inputs = [tf.cast(tensor, dtype) for tensor, dtype in zip(inputs, dtypes, strict=False)]
         arguments = zip(
             (*self._input_names, *self._captured_names), (*inputs, *captures), strict=True
         )

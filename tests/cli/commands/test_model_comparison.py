@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from keras import layers
 from PIL import Image
+from tests.models.exports import export_tflite
 
 import actgrid
 
@@ -81,6 +82,19 @@ def test_layers_of_other_paths(run: Run, files: Path, tmp_path: Path) -> None:
     wrong.assert_one_clear_line("c.keras")
     wrong = run(*arguments, "-o", out, "--sort-by", "cka")
     wrong.assert_one_clear_line("--sort-by must be one of difference, relative_difference")
+
+
+def test_model_and_its_export(run: Run, files: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_litert")
+    model = keras.models.load_model(files / "a.keras")
+    export_tflite(model, tmp_path / "a.tflite", "float16")
+    paths = files / "a.keras", tmp_path / "a.tflite", files / "photos"
+    result = run("compare-models", *paths, "-o", tmp_path / "out", "--layers", "conv_a")
+    assert result.code == 0, result
+    comparison = actgrid.ModelComparison.load(tmp_path / "out")
+    assert comparison.names == ("a.keras", "a.tflite")
+    expected = actgrid.compare_models(*paths, "conv_a")
+    assert comparison.to_frame().equals(expected.to_frame())
 
 
 # --- ablate
