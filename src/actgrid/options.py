@@ -240,8 +240,9 @@ class ModelOptions(TypedDict, total=False):
         Option(
             Flag(),
             True,
-            "Refuse model files that contain code (Lambda layers) and SavedModels with operations "
-            "that access files, the network or Python.",
+            "Refuse model files that contain code (Lambda layers), SavedModels with operations "
+            "that access files, the network or Python, and ONNX files with weights outside their "
+            "folder.",
         ),
     ]
 

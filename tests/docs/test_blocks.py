@@ -21,7 +21,7 @@ import tensorflow as tf
 from keras import layers
 from PIL import Image
 from skimage import data
-from tests.models.exports import export_tflite
+from tests.models.exports import export_tflite, write_onnx_classifier
 
 import actgrid
 
@@ -190,9 +190,10 @@ def make_two_models() -> dict[str, Any]:
 
 
 def make_exports() -> dict[str, Any]:
-    """Save a small classifier as a TFLite file."""
+    """Save small classifiers as TFLite and ONNX files."""
     model = make_classifier()["model"]
     export_tflite(model, Path("model.tflite"), "float")
+    write_onnx_classifier(Path("model.onnx"))
     return {"model": model}
 
 

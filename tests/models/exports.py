@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
-__all__ = ["Quantization", "export_onnx", "export_tflite", "quantize_onnx"]
+__all__ = ["Quantization", "export_onnx", "export_tflite", "quantize_onnx", "write_onnx_classifier"]
 
 # float: no quantization. float16, dynamic: float16 and int8 weights. int8, int16: weights of int8,
 # activations of int8 and int16. full_int8: int8 inputs and outputs, too.
@@ -100,3 +100,36 @@ def quantize_onnx(
 
     quant_pre_process(path, folded_path, skip_symbolic_shape=True)
     quantize_static(folded_path, quantized_path, Samples(), per_channel=True)
+
+
+def write_onnx_classifier(path: Path) -> None:
+    """Write an ONNX file of a classifier of photos, with the names of an export of PyTorch."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    weights = {
+        "conv.weight": rng.normal(size=(8, 3, 3, 3)).astype(np.float32),
+        "head.weight": rng.normal(size=(8, 5)).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("Conv", ["image", "conv.weight"], ["/conv/Conv_output_0"], "/conv/Conv"),
+        helper.make_node("Relu", ["/conv/Conv_output_0"], ["/relu/Relu_output_0"], "/relu/Relu"),
+        helper.make_node(
+            "GlobalAveragePool", ["/relu/Relu_output_0"], ["/pool/Pool_output_0"], "/pool/Pool"
+        ),
+        helper.make_node("Flatten", ["/pool/Pool_output_0"], ["/Flatten_output_0"], "/Flatten"),
+        helper.make_node(
+            "MatMul", ["/Flatten_output_0", "head.weight"], ["scores"], "/head/MatMul"
+        ),
+    ]
+    shape = ["batch", 3, 32, 32]
+    graph = helper.make_graph(
+        nodes,
+        "classifier",
+        [helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("scores", onnx.TensorProto.FLOAT, ["batch", 5])],
+        [numpy_helper.from_array(values, name) for name, values in weights.items()],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)

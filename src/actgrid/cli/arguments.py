@@ -19,8 +19,8 @@ __all__ = [
 ]
 
 _MODEL = (
-    "A .keras or .h5 file, a SavedModel folder, keras:NAME (such as keras:VGG16), demo, or "
-    "package.module:function."
+    "A .keras, .h5, .tflite or .onnx file, a SavedModel folder, keras:NAME (such as keras:VGG16), "
+    "demo, or package.module:function, which returns a model or takes a batch."
 )
 # The word `demo` takes precedence over a file of that name, for models as for images.
 _DEMO = "demo: the embedded photo (./demo for a file or folder called demo)."

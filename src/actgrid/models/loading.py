@@ -13,6 +13,7 @@ from typing import Any, Unpack
 from actgrid.errors import ActgridError, MissingFileError, ModelError, suggest
 from actgrid.models.archives import check_archive
 from actgrid.models.frameworks import keras, list_applications, tensorflow
+from actgrid.models.function_network import count_required_arguments, describe_function
 from actgrid.models.keras_files import load_file
 from actgrid.models.model_errors import extract_error_line
 from actgrid.models.networks import find_network, list_network_kinds, unwrap_model
@@ -23,8 +24,9 @@ from actgrid.options import ModelOptions
 __all__ = ["SPECS", "is_function_spec", "load_model"]
 
 SPECS = (
-    "a .keras, .h5 or .tflite file, a SavedModel folder, keras:NAME (an application such as "
-    "keras:VGG16), demo, or package.module:function"
+    "a .keras, .h5, .tflite or .onnx file, a SavedModel folder, keras:NAME (an application such as "
+    "keras:VGG16), demo, or package.module:function, a function that returns a model or takes a "
+    "batch"
 )
 # Short names of functions that return a model.
 _ALIASES = {"demo": "actgrid.demo:model"}
@@ -37,16 +39,17 @@ def load_model(spec: ModelLike, **options: Unpack[ModelOptions]) -> Any:
 
     Parameters
     ----------
-    spec : keras.Model, Network, str or pathlib.Path
-        A Keras model or a network of another kind, which is returned unchanged; the path of a
-        ``.keras``, ``.h5`` or ``.tflite`` file or of a SavedModel folder; ``"keras:VGG16"`` (any
-        name in `keras.applications`); ``"demo"``, the embedded model; or
-        ``"package.module:function"``, a function that returns a model. Files are loaded for
-        inference, not compiled. A SavedModel shows only its outputs, not its layers.
+    spec : keras.Model, Network, callable, str or pathlib.Path
+        A Keras model or a network of another kind, which is returned unchanged; a function of a
+        batch, see Notes; the path of a ``.keras``, ``.h5``, ``.tflite`` or ``.onnx`` file or of a
+        SavedModel folder; ``"keras:VGG16"`` (any name in `keras.applications`); ``"demo"``, the
+        embedded model; or ``"package.module:function"``, a function that returns a model, or a
+        function of a batch. Files are loaded for inference, not compiled.
     **options
         See `actgrid.options.ModelOptions`. In ``.keras`` and ``.h5`` files `safe_mode` refuses
         Lambda layers, layers that load other files, and functions that are not operations; in
-        SavedModels, operations that access files, the network or Python.
+        SavedModels, operations that access files, the network or Python; in ``.onnx`` files,
+        weights outside the folder of the file.
 
     Returns
     -------
@@ -60,7 +63,15 @@ def load_model(spec: ModelLike, **options: Unpack[ModelOptions]) -> Any:
     MissingFileError
         If the file does not exist. Also a FileNotFoundError.
     MissingDependencyError
-        If TensorFlow is not installed. Also an ImportError.
+        If TensorFlow, or the package that runs a file, is not installed. Also an ImportError.
+
+    Notes
+    -----
+    A function of a batch has one required argument, a NumPy array (N, ...). It returns an array
+    (N, ...) or (N,), or a tensor of PyTorch, JAX or TensorFlow, or a list, tuple or dict of these
+    for several outputs. Its only layers are these outputs. It can be explained by the methods that
+    need only outputs, such as ``"occlusion"``. The function receives explained inputs in the dtype
+    of `x`, but float64 as float32.
 
     Examples
     --------
@@ -75,7 +86,8 @@ def load_model(spec: ModelLike, **options: Unpack[ModelOptions]) -> Any:
         return unwrap_model(spec)
     if not isinstance(spec, (str, os.PathLike)):
         raise ModelError(
-            f"a model must be a Keras model or {SPECS}, not {_describe_non_model(spec)}"
+            f"a model must be a Keras model or a function of a batch, or {SPECS}, not "
+            f"{_describe_non_model(spec)}"
         )
     text = os.fspath(spec)
     if text.startswith("keras:"):
@@ -105,7 +117,10 @@ _OTHER_PACKAGES = {
         "a Keras 2 model (tf_keras): save it with model.save('model.h5') or "
         "model.export('folder'), and give that path"
     ),
-    "torch": "a PyTorch model: build it with Keras and copy the weights",
+    "torch": (
+        "a PyTorch model: export it with torch.onnx.export, and give that path, or give a function "
+        "of a NumPy batch, such as lambda batch: model(torch.from_numpy(batch))"
+    ),
     "onnx": "an ONNX model: save it with onnx.save(model, 'model.onnx'), and give that path",
     "onnxruntime": "a session of onnxruntime: give the path of its .onnx file",
     "flax": "a Flax model: export it as a SavedModel with jax2tf, and give that folder",
@@ -135,8 +150,17 @@ def _describe_non_model(value: object) -> str:
             "signatures, and give that folder, or call it in a keras.Model"
         )
     if inspect.isroutine(value) or isinstance(value, tf.types.experimental.PolymorphicFunction):
-        name = getattr(value, "__name__", value_class.__name__)
-        return f"the function {name}: give the model that it returns"
+        name, count = describe_function(value), count_required_arguments(value)
+        if count == 0:
+            return f"the function {name}: give the model that it returns, or a function of a batch"
+        arguments = "an unknown number of" if count is None else count
+        return (
+            f"the function {name}, which requires {arguments} arguments: give a function of one "
+            f"batch, such as lambda batch: {name}(batch, ...)"
+        )
+    if hasattr(value, "predict"):
+        methods = [name for name in ("predict", "predict_proba") if hasattr(value, name)]
+        return f"{value_class.__name__}: give its method {' or '.join(methods)}"
     return reprlib.repr(value)
 
 
@@ -192,7 +216,7 @@ def _call_model_function(spec: str) -> Any:
         except (Exception, SystemExit) as error:
             raise ModelError(
                 f"{spec} raised {_describe_error(error)}; expected a function that takes no "
-                "arguments and returns a Keras model"
+                "arguments and returns a Keras model, or takes only a batch"
             ) from error
     if find_network(model) is None:
         raise ModelError(f"{spec} must return a Keras model, not {_describe_non_model(model)}")

@@ -34,6 +34,8 @@ _EAGER_ONLY = (
     "models: write keras.ops.where or keras.ops.cond for Python's if, and keras.ops for NumPy, or "
     "wrap that code in a tf.py_function"
 )
+# An error of a network outside TensorFlow, in the message of the operation that runs the network.
+_NETWORK_ERROR = re.compile(r"actgrid\.errors\.ModelError: (.*)")
 # Matches "Conv2DCustomBackpropInputOp only supports NHWC".
 _CHANNELS_FIRST = re.compile(r"only supports (the )?N(HW|DHW)C")
 
@@ -78,6 +80,8 @@ def make_model_error(inputs: Any, error: Exception) -> ModelError:
             f"the device has not enough memory for inputs of shape {shapes}: use a smaller "
             "batch_size or smaller images"
         )
+    if network_error := _NETWORK_ERROR.search(str(error)):
+        return ModelError(network_error[1])
     if _CHANNELS_FIRST.search(str(error)):
         return DeviceError(
             "this device cannot run the channels-first convolutions of the model: TensorFlow "

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from actgrid.models.calls import Trace
 
 __all__ = [
+    "BuildableNetwork",
     "CompiledNetwork",
     "ConnectedNetwork",
     "DifferentiableNetwork",
@@ -36,6 +37,7 @@ __all__ = [
     "describe_network",
     "has_edges",
     "has_logits",
+    "is_buildable",
     "is_compiled",
     "is_differentiable",
     "is_network",
@@ -186,6 +188,19 @@ class LogitsNetwork(Network, Protocol):
         """
 
 
+class BuildableNetwork(Network, Protocol):
+    """Protocol of a network outside TensorFlow that knows its outputs only after a run."""
+
+    def build_from(self, x: npt.NDArray[Any]) -> None:
+        """Find the outputs with an input of the user, before anything else is computed.
+
+        Parameters
+        ----------
+        x
+            The input with its batch axis, in the dtype that the user gave.
+        """
+
+
 class DifferentiableNetwork(Network, Protocol):
     """Protocol of a network that TensorFlow can trace and differentiate."""
 
@@ -317,6 +332,14 @@ def has_logits(network: Network) -> TypeGuard[LogitsNetwork]:
     Such networks have the method `list_logits`.
     """
     return _has_methods(network, "list_logits")
+
+
+def is_buildable(network: Network) -> TypeGuard[BuildableNetwork]:
+    """Return whether a network knows its outputs only after a run.
+
+    Such networks have the method `build_from`.
+    """
+    return _has_methods(network, "build_from")
 
 
 def is_differentiable(network: Network) -> TypeGuard[DifferentiableNetwork]:

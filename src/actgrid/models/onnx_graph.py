@@ -374,7 +374,7 @@ def _list_names(node: Any, tensor_name: str) -> tuple[str, ...]:
 
 
 def _strip_suffix(name: str) -> str:
-    """Return a name without what PyTorch adds to it, and onnxruntime when it quantizes a model."""
+    """Return a name without the suffixes of PyTorch and of the quantization tools."""
     return _OUTPUT_SUFFIX.sub("", _QUANTIZER_SUFFIX.sub("", name))
 
 

@@ -50,6 +50,12 @@ _Shape = tuple[int | str | None, ...]
 _SUFFIX = ".onnx"
 _DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 _FATAL = 4  # severity of the messages that onnxruntime prints
+_ACTIVATIONS = {
+    "QLinearSigmoid": "sigmoid",
+    "QLinearSoftmax": "softmax",
+    "Sigmoid": "sigmoid",
+    "Softmax": "softmax",
+}
 # Other providers compute with less precision, or compile the model for minutes.
 _PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 # The code of an error, and the place in the source of onnxruntime.
@@ -121,7 +127,8 @@ class ONNXNetwork:
             if not (path.parent / name).is_file():
                 raise ModelError(f"{path} needs the file {name!r} with weights, which is missing")
         model = _inline_functions(model)
-        self._session = self._open_session(_add_outputs(model), is_optimized=False)
+        extended = _set_outputs(model, _list_results(model.graph))
+        self._session = self._open_session(extended, is_optimized=False)
         try:
             self._read_graph(model)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -151,8 +158,9 @@ class ONNXNetwork:
 
     @cached_property
     def _output_session(self) -> Any:
-        """Session that computes only the outputs, with all optimizations."""
-        return self._open_session(self._content, is_optimized=True)
+        """Session that computes only the outputs and their logits, with all optimizations."""
+        model = _inline_functions(_parse(self._path, self._content))
+        return self._open_session(_set_outputs(model, self._output_names), is_optimized=True)
 
     def _read_graph(self, model: Any) -> None:
         inputs, tensors = self._session.get_inputs(), self._session.get_outputs()
@@ -195,11 +203,23 @@ class ONNXNetwork:
                 f"no output of the network {self.name!r} is a tensor of numbers that depends on "
                 "an input"
             )
-        self._output_names = {output.name for output in model.graph.output}
         self._outputs = tuple(self._layers[number].path for number in output_layers)
         self._tensors = {
             layer.path: describe(name) for layer, name in zip(self._layers, names, strict=True)
         }
+        self._logits: dict[str, tuple[str, str]] = {}
+        positions = {layer.position: layer.path for layer in self._layers}
+        for path in self._outputs:
+            record = content.records[next(p for p, name in positions.items() if name == path)]
+            activation = _ACTIVATIONS.get(record.type)
+            if activation is None or (source := record.inputs[0]) < 0:
+                continue
+            # The logits need not be the output of a layer.
+            logits = positions.get(source, f"{path}/logits")
+            self._tensors.setdefault(logits, describe(content.names[source]))
+            self._logits[path] = logits, activation
+        ends = {*self._outputs, *(logits for logits, _ in self._logits.values())}
+        self._output_names = sorted({self._tensors[path].name for path in ends})
         sides = {tensor.shape[0] for tensor in self._inputs if tensor.shape}
         free_sides = {side for side in sides if _get_fixed_side(side) is None}
         self._batch_sides = free_sides or (sides if len(sides) == 1 else {1})
@@ -278,6 +298,16 @@ class ONNXNetwork:
             (name of an input, or path of a layer; path of a layer that takes it).
         """
         return list_layer_edges(self._layers, [tensor.name for tensor in self._inputs])
+
+    def list_logits(self) -> dict[str, tuple[str, str]]:
+        """List the outputs that are the softmax or sigmoid of other values.
+
+        Returns
+        -------
+        dict
+            Path of an output -> path with which `run` returns the logits, and the activation.
+        """
+        return self._logits
 
     def _is_batched(self, tensor: _Tensor) -> bool:
         """Return whether the first axis of a tensor is certainly that of the samples."""
@@ -438,17 +468,23 @@ def _inline_functions(model: Any) -> Any:
         return model  # onnxruntime knows best whether the model is valid
 
 
-def _add_outputs(model: Any) -> bytes:
-    """Return the content of a model that returns the result of every operation."""
+def _list_results(graph: Any) -> list[str]:
+    """Return the names of the outputs of a graph, and of the results of its operations."""
+    names = [output.name for output in graph.output]
+    names += [name for node in graph.node if node.op_type != "Constant" for name in node.output]
+    return list(filter(None, dict.fromkeys(names)))
+
+
+def _set_outputs(model: Any, names: Sequence[str]) -> bytes:
+    """Return the content of a model that returns the given tensors."""
     onnx, _ = import_onnx()
+    known = {output.name: output for output in model.graph.output}
     extended = onnx.ModelProto()
     extended.CopyFrom(model)
-    known = {output.name for output in model.graph.output}
-    for node in model.graph.node:
-        for name in node.output:
-            if name and name not in known and node.op_type != "Constant":
-                known.add(name)
-                extended.graph.output.append(onnx.ValueInfoProto(name=name))
+    del extended.graph.output[:]
+    extended.graph.output.extend(
+        known.get(name) or onnx.ValueInfoProto(name=name) for name in names
+    )
     content: bytes = extended.SerializeToString()
     return content
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
-from actgrid.errors import LayerError, ModelError
+from actgrid.errors import LayerError, ModelError, ShapeError
 from actgrid.models.attention import find_attention
 from actgrid.models.calls import Call, Trace
 from actgrid.models.data_formats import find_input_data_format, permute_data_format
@@ -26,7 +26,7 @@ from actgrid.models.inputs import (
 from actgrid.models.layers import LayerInfo, Node, collect_operations
 from actgrid.models.model_cache import INTERCEPTION, accept_model_state, check_model_state
 from actgrid.models.model_errors import raise_model_errors
-from actgrid.models.network import is_network
+from actgrid.models.network import is_buildable, is_network
 from actgrid.models.output_edits import get_output_edits
 from actgrid.models.time_steps import TimeSteps, is_sample_wise, is_time_distributed
 from actgrid.options import DATA_FORMATS
@@ -163,7 +163,7 @@ def _keep_state_except_seeds(model: Any) -> Iterator[None]:
 
 
 def build_model(model: Any, inputs: Any) -> None:
-    """Build a Keras model that creates its weights in its first call.
+    """Build a model that creates its weights, or knows its outputs, only in its first call.
 
     Must be called with every input that a user passes; see `find_input_specs`.
 
@@ -173,6 +173,11 @@ def build_model(model: Any, inputs: Any) -> None:
         If the model cannot be run on these inputs.
     """
     if is_network(model):
+        if is_buildable(model) and (tensors := tensorflow().nest.flatten(inputs)):
+            if len(tensors) > 1:
+                raise ShapeError(f"{model.name} takes one array: got {len(tensors)} inputs")
+            if hasattr(tensors[0], "numpy"):  # no TensorSpec
+                model.build_from(tensors[0].numpy())
         return
     if not model.built:
         check_model_state(model)

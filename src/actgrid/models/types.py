@@ -36,9 +36,9 @@ class KerasLayer(Protocol):
         """Return the configuration of the layer, from which Keras can create it again."""
 
 
-# Anything that `actgrid.load_model` accepts: a Keras model, a network of another kind, the path of
-# a file or folder, or a specification such as "keras:VGG16" or "demo".
-ModelLike: TypeAlias = KerasLayer | Network | str | os.PathLike[str]
+# Anything that `actgrid.load_model` accepts: a Keras model, a network of another kind, a function
+# of a batch, the path of a file or folder, or a specification such as "keras:VGG16" or "demo".
+ModelLike: TypeAlias = KerasLayer | Network | Callable[[Any], Any] | str | os.PathLike[str]
 
 # A single layer: its path, a Keras layer, or an index into `model.layers`.
 LayerLike: TypeAlias = str | int | KerasLayer
