@@ -74,7 +74,7 @@ def extract_tflite() -> Run:
 
 
 def run_tflite() -> Run:
-    """Prepare a run of the TFLite file with the XNNPACK delegate, which returns only the output."""
+    """Prepare a run of the TFLite file with the XNNPACK delegate."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(_export_tflite()), num_threads=2)
@@ -96,7 +96,7 @@ def extract_onnx() -> Run:
 
 
 def run_onnx() -> Run:
-    """Prepare a run of the ONNX file in ONNX Runtime, which returns only the output."""
+    """Prepare a run of the ONNX file in ONNX Runtime."""
     from onnxruntime import InferenceSession
 
     session = InferenceSession(_export_onnx(), providers=["CPUExecutionProvider"])

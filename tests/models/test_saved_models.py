@@ -302,10 +302,10 @@ def test_constant_outputs_and_unused_inputs(tmp_path: Path) -> None:
     tf.saved_model.save(module, str(tmp_path / "a"), signatures=module.serve)
     network = load_model(tmp_path / "a")
     x = {"used": make_input(2, 3), "unused": make_input(2, 3)}
-    same, twice = network.outputs
+    unchanged, doubled = network.outputs
     outputs = Extractor(network, "*")(x)
-    np.testing.assert_array_equal(outputs[same], x["used"])
-    np.testing.assert_array_equal(outputs[twice], x["used"] * 2)
+    np.testing.assert_array_equal(outputs[unchanged], x["used"])
+    np.testing.assert_array_equal(outputs[doubled], x["used"] * 2)
     tf.saved_model.save(module, str(tmp_path / "b"), signatures=module.ignore)
     with pytest.raises(ModelError, match="no output that depends on an input"):
         load_model(tmp_path / "b")

@@ -20,7 +20,9 @@ _ADDED = re.compile(r"Func/.*")
 
 
 class InlinedGraph:
-    """Graph of a function in which the calls of other functions are replaced by their operations.
+    """Graph of a function, without calls of other functions.
+
+    Each call is replaced by the operations of the called function.
 
     Parameters
     ----------
