@@ -331,6 +331,18 @@ def test_several_inputs_and_outputs_have_the_names_of_the_signature(tmp_path: Pa
     np.testing.assert_array_equal(by_dtype["bool"], products > 1)
 
 
+def test_constant_outputs_are_left_out(tmp_path: Path) -> None:
+    path = convert(
+        tmp_path / "constant.tflite",
+        lambda x: (x * 2, tf.constant([[3.0, 4.0]])),
+        x=((None, 5), tf.float32),
+    )
+    network: Any = actgrid.load_model(path)
+    (output,) = network.outputs
+    x = make_pixels(2, 5)
+    np.testing.assert_allclose(actgrid.Extractor(path, output)(x)[output], 2 * x)
+
+
 def test_unquantized_uint8_input_takes_pixels(tmp_path: Path) -> None:
     path = convert(
         tmp_path / "pixels.tflite",

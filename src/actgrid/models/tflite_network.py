@@ -175,7 +175,7 @@ class TFLiteNetwork:
             )
             for number, tensor in enumerate(self._inputs)
         )
-        output_positions = [positions[tensor.index] for tensor in outputs]
+        output_positions = [positions.get(tensor.index, -1) for tensor in outputs]
         for tensor, position in zip(outputs, output_positions, strict=True):
             if position >= 0 and tensor.is_numeric:
                 names = graph_tensors[position].names
@@ -449,7 +449,8 @@ def _make_interpreter(content: bytes, name: str) -> Any:
 
 def _describe_error(error: Exception) -> str:
     """Return the first sentence of the message of an error of the interpreter."""
-    sentence = str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
+    message = str(error).strip() or type(error).__name__
+    sentence = message.partition("\n")[0].partition(". ")[0].rstrip(".")
     line = textwrap.shorten(sentence, 300, placeholder=" ...")
     is_missing = "custom op" in line or "TensorFlow op" in line
     return line + ("; expected built-in operations of TFLite" if is_missing else "")
