@@ -471,7 +471,7 @@ def test_quantized_embedded_network(demo_path: Path, photo: Array, tmp_path: Pat
 
 
 def test_real_network(basic_pitch: Path) -> None:
-    """A network of sound with one-dimensional convolutions, whose shapes the file does not tell."""
+    """A network of sound. The file does not tell the shapes of its layers."""
     path = basic_pitch / "nmp.onnx"
     network = actgrid.load_model(path)
     (info,) = network.inputs
@@ -492,7 +492,8 @@ def test_real_network(basic_pitch: Path) -> None:
         np.testing.assert_allclose(values, activations[name], atol=1e-4)
     relu = next(info for info in infos.values() if info.type == "Relu")
     assert relu.data_format == "channels_first"
-    assert len(actgrid.render_model(path, x, layers=relu.path)[relu.path].channels) == 32
+    grid = actgrid.render_model(path, x, layers=relu.path)[relu.path]
+    assert len(grid.channels) == relu.channels == relu.shape[1]
 
 
 def test_threads_share_a_network(save: Save) -> None:
