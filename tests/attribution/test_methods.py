@@ -91,7 +91,7 @@ def test_methods_are_grouped_by_needs() -> None:
         "scorecam": ("layer",),
         "sscam": ("layer",),
         "iscam": ("layer",),
-        "ablationcam": ("layer",),
+        "ablationcam": ("layer", "replacement"),
         "attention_rollout": ("gradients", "attention"),
         "attention_relevance": ("gradients", "attention"),
         "occlusion": (),

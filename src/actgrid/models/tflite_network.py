@@ -22,7 +22,13 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.errors import MissingDependencyError, ModelError
-from actgrid.models.graph_layers import GraphLayer, GraphTensor, find_layers, list_layer_edges
+from actgrid.models.graph_layers import (
+    GraphLayer,
+    GraphTensor,
+    find_layers,
+    find_output_layer,
+    list_layer_edges,
+)
 from actgrid.models.layers import LayerInfo
 from actgrid.models.network import InputInfo, NetworkKind
 from actgrid.option_checks import resolve_thread_count
@@ -180,16 +186,23 @@ class TFLiteNetwork:
                 )
         self._layers = find_layers(graph_tensors)
         self._tensors = {layer.path: tensors[layer.position] for layer in self._layers}
-        paths = {layer.position: layer.path for layer in self._layers}
-        self._outputs = tuple(paths[number] for number in output_positions if number in paths)
-        # The tensors before a final softmax or sigmoid, which are not layers themselves.
+        numbers = [
+            find_output_layer(graph_tensors, self._layers, position)
+            for position in output_positions
+            if position >= 0
+        ]
+        output_layers = [self._layers[number] for number in numbers if number is not None]
+        self._outputs = tuple(layer.path for layer in output_layers)
         self._logits: dict[str, tuple[str, str]] = {}
-        for position in set(output_positions).intersection(paths):
-            activation = _ACTIVATIONS.get(graph_tensors[position].type)
-            if activation is not None and (source := graph_tensors[position].inputs[0]) >= 0:
-                path = paths.get(source, f"{paths[position]}/logits")
-                self._tensors.setdefault(path, tensors[source])
-                self._logits[paths[position]] = path, activation
+        paths = {layer.position: layer.path for layer in self._layers}
+        for layer in output_layers:
+            operation = graph_tensors[layer.position]
+            activation = _ACTIVATIONS.get(operation.type)
+            if activation is not None and operation.inputs[0] >= 0:
+                # The tensor before a softmax is usually not the output of a layer.
+                path = paths.get(operation.inputs[0], f"{layer.path}/logits")
+                self._tensors.setdefault(path, tensors[operation.inputs[0]])
+                self._logits[layer.path] = path, activation
 
     def _read_signature(self, ends: set[int]) -> tuple[dict[int, str], dict[int, str]]:
         """Return the names of the inputs and of the outputs in the signature of the network.

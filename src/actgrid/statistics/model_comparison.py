@@ -25,7 +25,7 @@ from actgrid.statistics.dataset import DatasetStats, stats_from_bytes, stats_to_
 from actgrid.statistics.kernel_alignment import compute_alignment
 from actgrid.statistics.layer_stats import LayerStats, TopImage
 from actgrid.statistics.model_pair import ALIGNMENT, DIFFERENCE, SIGNED_DIFFERENCE, A, B
-from actgrid.statistics.storage import read_file
+from actgrid.statistics.storage import read_file, to_npz
 
 if TYPE_CHECKING:
     import pandas
@@ -407,13 +407,8 @@ class ModelComparison(Picture):  # numpydoc ignore=PR01
             The file.
         """
         about = {"format": _FORMAT, "names": self.names, "layers": list(self.layer_paths.items())}
-        buffer = io.BytesIO()
-        np.savez(
-            buffer,
-            about=np.frombuffer(json.dumps(about).encode("ascii"), np.uint8),
-            stats=np.frombuffer(stats_to_bytes(self._stats), np.uint8),
-        )
-        return buffer.getvalue()
+        members = {"about": json.dumps(about).encode("ascii"), "stats": stats_to_bytes(self._stats)}
+        return to_npz({name: np.frombuffer(data, np.uint8) for name, data in members.items()})
 
     @classmethod
     def load(cls, path: str | Path) -> ModelComparison:

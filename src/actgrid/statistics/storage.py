@@ -6,6 +6,7 @@ import io
 import json
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from actgrid.models.archives import check_zip
 from actgrid.rendering import TokenGrid
 from actgrid.statistics.accumulator import Accumulator
 
-__all__ = ["deserialize", "read_file", "serialize"]
+__all__ = ["deserialize", "read_file", "serialize", "to_npz"]
 
 Array = npt.NDArray[Any]
 
@@ -66,10 +67,20 @@ def serialize(statistics: Accumulator) -> bytes:
     }
     # ASCII with escapes can represent all file names, also those that are not valid Unicode.
     encoded = np.frombuffer(json.dumps(about).encode("ascii"), np.uint8)
+    return to_npz({"about": encoded} | (statistics.values | statistics.get_top_arrays()))
+
+
+def to_npz(arrays: Mapping[str, Array]) -> bytes:
+    """Return the content of an ``.npz`` file with the given arrays."""
     buffer = io.BytesIO()
-    members: dict[str, Any] = {"about": encoded} | (statistics.values | statistics.get_top_arrays())
-    # Compression would take longer than processing a hundred images.
-    np.savez(buffer, **members)
+    try:
+        # Compression would take longer than processing a hundred images.
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    except ValueError as error:
+        # Closing the file fails if Ctrl-C was pressed while an array was written.
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None
+        raise
     return buffer.getvalue()
 
 
