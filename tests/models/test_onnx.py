@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -467,3 +468,58 @@ def test_quantized_embedded_network(demo_path: Path, photo: Array, tmp_path: Pat
         info = next(info for info in actgrid.list_layers(network) if info.path == name)
         assert (info.dtype, info.shape[1:]) == ("float32", array.shape[1:])
         assert len(np.unique(array)) <= 256
+
+
+def test_real_network(basic_pitch: Path) -> None:
+    """A network of sound. The file does not tell the shapes of its layers."""
+    path = basic_pitch / "nmp.onnx"
+    network = actgrid.load_model(path)
+    (info,) = network.inputs
+    assert (info.shape, info.data_format) == ((None, 43844, 1), "channels_last")
+    x = np.random.default_rng(0).normal(size=(1, 43844, 1)).astype(np.float32)
+    activations = actgrid.Extractor(path, layers="*")(x)
+    infos = {info.path: info for info in actgrid.list_layers(path)}
+    assert list(activations) == list(infos)
+    assert len(infos) > 100
+    for name, array in activations.items():
+        assert infos[name].shape == (None, *array.shape[1:])
+    names = [output.name for output in onnx.load(path).graph.output]
+    expected = _compute(path, names, {info.name: x})
+    for output, values in zip(network.outputs, expected, strict=True):
+        np.testing.assert_array_equal(activations[output], values)
+    outputs = network.run(x, network.outputs)
+    for name, values in zip(network.outputs, outputs.values(), strict=True):
+        np.testing.assert_allclose(values, activations[name], atol=1e-4)
+    relu = next(info for info in infos.values() if info.type == "Relu")
+    assert relu.data_format == "channels_first"
+    grid = actgrid.render_model(path, x, layers=relu.path)[relu.path]
+    assert len(grid.channels) == relu.channels == relu.shape[1]
+
+
+def test_threads_share_a_network(save: Save) -> None:
+    path = save(_make_convolution(), {"image": ["n", 3, 8, 8]}, ["scores"], kernel=_KERNEL)
+    network: Any = actgrid.load_model(path)
+    (expected,) = network.run(_IMAGE, ["conv"]).values()
+    with ThreadPoolExecutor(4) as pool:
+        for result in pool.map(lambda _: network.run(_IMAGE, ["conv"])["conv"], range(20)):
+            np.testing.assert_array_equal(result, expected)
+
+
+def test_class_activation_maps_of_channels_first_layers(save: Save) -> None:
+    path = save(_make_convolution(), {"image": ["n", 3, 8, 8]}, ["scores"], kernel=_KERNEL)
+    heatmap = actgrid.explain(path, _IMAGE, "eigencam", layer="conv")
+    (conv,) = _compute(path, ["c"], {"image": _IMAGE[:1]})
+    projection = np.linalg.svd(conv[0].reshape(4, -1).T)[2][0]
+    expected = np.abs(np.tensordot(projection, conv[0], 1))
+    assert heatmap.values.shape == (2, 6, 6)
+    found = np.abs(heatmap.values[0])
+    mask = found > 0
+    np.testing.assert_allclose(found[mask], expected[mask], rtol=1e-3)
+
+
+def test_objects_of_onnx_are_refused_with_advice(save: Save) -> None:
+    path = save([helper.make_node("Relu", ["x"], ["y"])], {"x": ["n", 3]}, ["y"])
+    objects: list[Any] = [onnx.load(path), onnxruntime.InferenceSession(path)]
+    for value, advice in zip(objects, ["give that path", "path of its .onnx file"], strict=True):
+        with pytest.raises(ModelError, match=advice):
+            actgrid.load_model(value)

@@ -58,8 +58,9 @@ def explain(
 
     Parameters
     ----------
-    model : keras.Model or str
-        The model to explain, or anything that `actgrid.load_model` takes.
+    model : keras.Model, callable or str
+        The model to explain, or anything that `actgrid.load_model` takes: for example a function
+        from a batch (N, ...) to scores (N, classes), for methods that need only outputs.
     x : array_like, dict, list or image sources
         The model's input, already preprocessed: with its batch axis, or one sample without it.
         Images are (N, H, W, C), sequences (N, T, C), volumes and videos (N, D, H, W, C), tables
