@@ -190,11 +190,19 @@ def make_two_models() -> dict[str, Any]:
 
 
 def make_exports() -> dict[str, Any]:
-    """Save small classifiers as TFLite and ONNX files."""
+    """Save small classifiers as TFLite and ONNX files, and one as a Keras file."""
     model = make_classifier()["model"]
+    model.save("model.keras")
     export_tflite(model, Path("model.tflite"), "float")
     write_onnx_classifier(Path("model.onnx"))
     return {"model": model}
+
+
+def make_exported_files() -> dict[str, Any]:
+    """Save the files of `make_exports`; return a function of a batch, and images."""
+    make_exports()
+    images = np.random.default_rng(0).random((2, 16, 16, 3), np.float32)
+    return {"predict": lambda batch: batch.mean((1, 2)), "images": images}
 
 
 def make_concept_images() -> dict[str, Any]:
@@ -264,6 +272,7 @@ SETUPS: dict[str, Callable[[], dict[str, Any]]] = {
         make_concept_images,
         make_datasets,
         make_demo,
+        make_exported_files,
         make_exports,
         make_dense_models,
         make_gan,

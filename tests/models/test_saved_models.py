@@ -89,7 +89,8 @@ class SubclassedModel(keras.Model):  # type: ignore[misc]
         super().__init__()
         self.conv = layers.Conv1D(4, 3, name="conv")
         self.lstm = layers.LSTM(5, return_sequences=True, name="lstm")
-        self.head = keras.Sequential([layers.Dense(3, name="first"), layers.ReLU(name="relu")])
+        parts = [layers.Dense(3, name="first"), layers.ReLU(name="relu")]
+        self.head = keras.Sequential(parts, name="head")
 
     def call(self, inputs: Any) -> Any:
         return self.head(self.lstm(self.conv(inputs)) * 2)
@@ -116,7 +117,7 @@ def make_transformer() -> Any:
             (2, 8, 8, 3),
             "conv2d conv2d_1 conv2d_2 conv2d_1:1 crop inner/conv norm pool dense",
         ),
-        (make_subclassed_model, (2, 8, 2), "conv lstm sequential/first sequential/relu"),
+        (make_subclassed_model, (2, 8, 2), "conv lstm head/first head/relu"),
         (
             make_transformer,
             (2, 6, 8),
