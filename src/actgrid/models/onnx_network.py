@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.errors import ActgridError, ModelError, strip_terminal_codes
+from actgrid.models.batch_parts import run_in_parts
 from actgrid.models.graph_layers import (
     find_layers,
     find_output_layer,
@@ -382,24 +383,12 @@ class ONNXNetwork:
 
     def _run_parts(self, session: Any, arrays: list[Array], tensors: list[_Tensor]) -> list[Array]:
         """Run the network on parts of a batch, of as many samples as the network takes."""
-        part_size, count = self._batch_size or 1, len(arrays[0])
-        parts = []
-        for start in range(0, count, part_size):
-            # The last part is filled up with the last sample.
-            rows = np.minimum(np.arange(start, start + part_size), count - 1)
-            inputs = [
-                array[rows] if self._takes_batch(tensor) else array[start]
-                for tensor, array in zip(self._inputs, arrays, strict=True)
-            ]
-            parts.append(
-                [
-                    result[: count - start]
-                    if result.shape[:1] == (part_size,)
-                    else np.stack([result] * min(part_size, count - start))
-                    for result in self._compute(session, inputs, tensors)
-                ]
-            )
-        return [np.concatenate(results) for results in zip(*parts, strict=True)]
+        return run_in_parts(
+            lambda inputs: self._compute(session, inputs, tensors),
+            arrays,
+            [self._takes_batch(tensor) for tensor in self._inputs],
+            self._batch_size or 1,
+        )
 
     def _takes_batch(self, tensor: _Tensor) -> bool:
         return self._is_batched(tensor) or (tensor.shape or ())[:1] == (1,)

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.errors import MissingDependencyError, ModelError
+from actgrid.models.batch_parts import run_in_parts
 from actgrid.models.graph_layers import (
     GraphLayer,
     GraphTensor,
@@ -377,24 +378,11 @@ class TFLiteNetwork:
 
     def _run_parts(self, arrays: list[Array], tensors: list[_Tensor]) -> list[Array]:
         """Run the network on parts of a batch, of as many samples as the network takes."""
+        takes_batch = [self._has_batch_axis(tensor) for tensor in self._inputs]
         part_size = max(self._batch_size, 1)
-        parts: list[list[Array]] = []
-        for start in range(0, len(arrays[0]), part_size):
-            samples = range(start, min(start + part_size, len(arrays[0])))
-            # The last part is filled up with its last sample.
-            rows = [min(start + number, samples[-1]) for number in range(part_size)]
-            inputs = [
-                array[rows] if self._has_batch_axis(tensor) else array[start]
-                for tensor, array in zip(self._inputs, arrays, strict=True)
-            ]
-            results = self._invoke(inputs, tensors)
-            parts.append(
-                [
-                    result[: len(samples)] if self._has_batch_axis(tensor) else result[None]
-                    for tensor, result in zip(tensors, results, strict=True)
-                ]
-            )
-        return [np.concatenate(results) for results in zip(*parts, strict=True)]
+        return run_in_parts(
+            lambda inputs: self._invoke(inputs, tensors), arrays, takes_batch, part_size
+        )
 
     def _invoke(self, arrays: list[Array], tensors: list[_Tensor]) -> list[Array]:
         """Run the interpreter, and return copies of the values of tensors."""

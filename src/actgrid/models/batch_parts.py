@@ -1,0 +1,59 @@
+"""Run a network on a batch in parts of the size that the network takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["run_in_parts"]
+
+Array = npt.NDArray[Any]
+
+
+def run_in_parts(
+    compute: Callable[[list[Array]], Sequence[Array]],
+    arrays: Sequence[Array],
+    takes_batch: Sequence[bool],
+    part_size: int,
+) -> list[Array]:
+    """Run a network with a fixed batch size on a batch of any size.
+
+    Parameters
+    ----------
+    compute
+        Function of the inputs of a part that returns the outputs.
+    arrays
+        Inputs for the whole batch.
+    takes_batch
+        For each input, whether the network takes it with a batch axis. Without one, the network
+        takes a single sample.
+    part_size
+        Number of samples that the network takes.
+
+    Returns
+    -------
+    list of numpy.ndarray
+        Outputs for the whole batch. An output without a batch axis gets one.
+    """
+    count = len(arrays[0])
+    parts: list[list[Array]] = []
+    for start in range(0, count, part_size):
+        # The last part is filled up with the last sample.
+        rows = np.minimum(np.arange(start, start + part_size), count - 1)
+        inputs = [
+            array[rows] if has_axis else array[start]
+            for array, has_axis in zip(arrays, takes_batch, strict=True)
+        ]
+        samples = min(part_size, count - start)
+        parts.append(
+            [
+                result[:samples]
+                if result.shape[:1] == (part_size,)
+                else np.stack([result] * samples)
+                for result in compute(inputs)
+            ]
+        )
+    return [np.concatenate(results) for results in zip(*parts, strict=True)]
