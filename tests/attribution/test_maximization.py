@@ -17,7 +17,7 @@ import actgrid
 from actgrid import Maximization, maximize
 from actgrid.attribution.random_transforms import transform_images
 from actgrid.errors import LayerError, ModelError, OptionError, ShapeError, TargetError
-from actgrid.models.tracing import trace_model
+from actgrid.models.networks import trace_network
 
 NO_TRANSFORM: dict[str, Any] = {"jitter": 0, "rotate": 0, "scale": 0, "total_variation": 0}
 QUICK: dict[str, Any] = {"steps": 12, "jitter": 0.1, "rotate": 5, "scale": 0.1}
@@ -222,9 +222,9 @@ def test_functions_are_traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def record_trace(*arguments: Any) -> Any:
         traces.append(arguments)
-        return trace_model(*arguments)
+        return trace_network(*arguments)
 
-    monkeypatch.setattr("actgrid.attribution.ascent.trace_model", record_trace)
+    monkeypatch.setattr("actgrid.attribution.ascent.trace_network", record_trace)
     model = make_sequential()
     for rate in (0.1, 0.2):
         maximize(model, "conv", range(3), learning_rate=rate, batch_size=2, **QUICK)
@@ -408,9 +408,9 @@ def test_other_inputs_can_change_without_retracing(monkeypatch: pytest.MonkeyPat
 
     def record_trace(*arguments: Any) -> Any:
         traces.append(arguments)
-        return trace_model(*arguments)
+        return trace_network(*arguments)
 
-    monkeypatch.setattr("actgrid.attribution.ascent.trace_model", record_trace)
+    monkeypatch.setattr("actgrid.attribution.ascent.trace_network", record_trace)
     model = make_gated_model()
     kernel = model.get_layer("units").get_weights()[0]
     for gate in (0.5, [2.0], np.array([[-1.0]])):

@@ -14,8 +14,8 @@ from actgrid.models.data_formats import find_input_data_format
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.inputs import find_input_position, list_input_names
 from actgrid.models.layers import LayerInfo, Selection
-from actgrid.models.network import is_network
-from actgrid.models.networks import trace_network
+from actgrid.models.network import is_compiled
+from actgrid.models.networks import get_network, trace_network
 from actgrid.models.tracing import keep_state
 from actgrid.option_checks import check_integer
 
@@ -180,7 +180,8 @@ def _find_embedding(
 ) -> LayerInfo | None:
     """Return the layer that embeds the tokens of an input; None: it has no tokens."""
     rank = tensorflow().nest.flatten(inputs)[position].shape.rank
-    if embedding is False or is_network(model) or (embedding is None and rank > 2):
+    is_traced = is_compiled(get_network(model))
+    if embedding is False or not is_traced or (embedding is None and rank > 2):
         return None
     layer = embedding.get(names[position]) if isinstance(embedding, Mapping) else embedding
     # One layer for several inputs belongs to the inputs on which it depends.

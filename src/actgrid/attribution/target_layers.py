@@ -391,7 +391,8 @@ def _only_moves(call: Call) -> bool:
     if call.info.parameters:
         return False
     operation = call.tensor.op
-    while operation.type in ("Cast", "Identity"):
+    # Layers of sequences compute with an additional axis.
+    while operation.type in ("Cast", "ExpandDims", "Identity", "Squeeze"):
         operation = operation.inputs[0].op
     module = type(call.node.layer).__module__
     return operation.type in _MOVING or module.startswith(_MOVING_LAYERS)

@@ -118,8 +118,8 @@ def find_layers(tensors: Sequence[GraphTensor]) -> list[GraphLayer]:
     the output of a scope with scopes inside, the output has the path of that scope.
 
     In exports of Keras 3, layers have the paths that `actgrid.list_layers` returns for the Keras
-    model. Tensors that do not depend on an input of the graph, or that no operation takes, are no
-    layers.
+    model. Tensors that do not depend on an input of the graph, or that no output depends on, are
+    no layers.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def find_layers(tensors: Sequence[GraphTensor]) -> list[GraphLayer]:
     for position, tensor in enumerate(tensors):
         if any(source < 0 or source in derived for source in tensor.inputs):
             derived.add(position)
-    positions = sorted(derived)
+    positions = sorted(derived & _find_needed(tensors))
     scopes = _find_scopes(tensors, positions)
     is_keras_3 = _uses_keras_3_scopes(scopes.values())
     keys = _shorten_scopes(scopes, is_keras_3)
@@ -221,6 +221,18 @@ def _mark_copied_outputs(tensors: Sequence[GraphTensor]) -> list[GraphTensor]:
     return [
         tensor._replace(is_output=position in outputs) for position, tensor in enumerate(tensors)
     ]
+
+
+def _find_needed(tensors: Sequence[GraphTensor]) -> set[int]:
+    """Return the positions of the tensors from which the outputs are computed."""
+    needed: set[int] = set()
+    pending = [position for position, tensor in enumerate(tensors) if tensor.is_output]
+    while pending:
+        position = pending.pop()
+        if position >= 0 and position not in needed:
+            needed.add(position)
+            pending += tensors[position].inputs
+    return needed
 
 
 def _find_copied_tensor(tensors: Sequence[GraphTensor], position: int) -> int:

@@ -58,6 +58,7 @@ class InlinedGraph:
         self._definition = converter._run_inline_graph_optimization(
             function, lower_control_flow=False, aggressive_inlining=True
         )
+        _remove_custom_gradients(self._definition)
         self._node_names = {node.name for node in self._definition.node}
         self._function = function
         count = len(function.inputs) - len(function.captured_inputs)
@@ -112,6 +113,8 @@ class InlinedGraph:
         with tf.Graph().as_default() as graph:
             tf.graph_util.import_graph_def(self._definition, name="")
             operations = graph.get_operations()
+        arguments = self._function.inputs[: len(self._input_names)]
+        has_free_batch = any(tensor.shape.rank and tensor.shape[0] is None for tensor in arguments)
         sizes = self._measure_captures()
         numbers = {f"{name}:0": -1 - number for number, name in enumerate(self._input_names)}
         constants: dict[str, dict[str, int]] = {}
@@ -129,13 +132,15 @@ class InlinedGraph:
             operation_name = _ADDED.sub("", _CALLS.sub("", operation.name))
             for tensor in operation.outputs:
                 is_output = tensor.name in output_names
+                # Recurrent layers exchange the axes of time and samples.
+                has_other_axis = has_free_batch and tensor.shape.rank and tensor.shape[0]
                 record = GraphTensor(
                     (operation_name,),
                     operation.type,
                     tuple(numbers[name] for name in derived),
                     values,
                     is_output,
-                    not tensor.dtype.is_floating or tensor.shape.rank == 0,
+                    not tensor.dtype.is_floating or tensor.shape.rank == 0 or bool(has_other_axis),
                 )
                 numbers[tensor.name] = len(records)
                 records.append(record)
@@ -165,6 +170,17 @@ class InlinedGraph:
             else _count_values(tensor.shape, tensor.dtype)
             for name, tensor in captured
         }
+
+
+def _remove_custom_gradients(definition: Any) -> None:
+    """Let TensorFlow differentiate the operations of custom gradients, such as that of swish.
+
+    Custom gradients use tensors of the graph in which they were created.
+    """
+    bodies = [function.node_def for function in definition.library.function]
+    for node in (node for body in (definition.node, *bodies) for node in body):
+        if node.op in ("Identity", "IdentityN"):
+            node.attr.pop("_gradient_op_type", None)
 
 
 def _serialize_node(node: Any) -> bytes:

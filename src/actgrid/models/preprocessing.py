@@ -176,8 +176,8 @@ _WARNED_MODELS: weakref.WeakSet[Any] = weakref.WeakSet()
 def find_pair_preprocessing(preprocess: object, models: tuple[Any, Any]) -> list[Preprocessing]:
     """Choose the preprocessing of pixels for each of two models that take the same images.
 
-    If ``"auto"`` would have to make an assumption for only one of the models, such as an exported
-    model, both have the same preprocessing.
+    If ``"auto"`` would have to make an assumption for one of the models, and this model is an
+    export, it has the preprocessing of the other model.
 
     Returns
     -------
@@ -195,8 +195,13 @@ def find_pair_preprocessing(preprocess: object, models: tuple[Any, Any]) -> list
         If the value is unknown.
     """
     if isinstance(preprocess, str) and preprocess == "auto":
-        known = [choice for choice in map(_find_choice, models) if not choice.is_assumed]
-        if len(known) == 1:
+        choices = [_find_choice(model) for model in models]
+        known = [choice for choice in choices if not choice.is_assumed]
+        is_export = any(
+            choice.is_assumed and is_network(model)
+            for model, choice in zip(models, choices, strict=True)
+        )
+        if len(known) == 1 and is_export:
             return known * 2
     return [find_preprocessing(preprocess, model) for model in models]
 

@@ -152,7 +152,11 @@ class SavedModelNetwork:
                 number,
             )
             node = Node(layer, layer.path, number, is_internal=False, is_looped=False)
-            calls.append(Call(node, info, tensor, list(tensor.op.inputs)))
+            sources = [
+                flat_inputs[-1 - source] if source < 0 else tensors[source]
+                for source in layer.sources
+            ]
+            calls.append(Call(node, info, tensor, sources))
         results = [tensors[number] for number in graph.output_layers if number is not None]
         return Trace(results if len(results) > 1 else results[0], calls)
 

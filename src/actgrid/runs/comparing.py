@@ -53,8 +53,8 @@ class _PairLoader(ImageLoader):
     """Loads images as inputs of both models of a `ModelPair`."""
 
     def check(self, model: Any, are_files: bool = False) -> None:
-        for side in (model.a, model.b):
-            super().check(side, are_files)
+        for loader, side in zip(self._list_loaders(model), (model.a, model.b), strict=True):
+            loader.check(side, are_files)
 
     def load(self, model: Any, item: Item) -> Any:
         loader, other = self._list_loaders(model)
