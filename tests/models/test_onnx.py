@@ -179,6 +179,18 @@ def test_several_inputs_and_outputs(save: Save) -> None:
     np.testing.assert_array_equal(activations["index"], [3, 3])
 
 
+def test_several_inputs_and_a_shape_that_is_measured(save: Save) -> None:
+    nodes = [
+        helper.make_node("Add", ["a", "b"], ["sum"]),
+        helper.make_node("Reshape", ["sum", "shape"], ["pairs"]),
+    ]
+    path = save(nodes, {"a": ["n", 4], "b": ["n", 4]}, ["pairs"], shape=np.array([-1, 2, 2]))
+    a, b = np.arange(8, dtype=np.float32).reshape(2, 4), np.ones((2, 4), np.float32)
+    activations = actgrid.Extractor(path, layers="*")({"a": a, "b": b})
+    np.testing.assert_array_equal(activations["pairs"], (a + b).reshape(2, 2, 2))
+    assert actgrid.list_layers(path, [a, b])[1].shape == (None, 2, 2)
+
+
 def test_layers_without_a_batch_axis_get_one(save: Save) -> None:
     nodes = [
         helper.make_node("Squeeze", ["x", "axis"], ["row"]),

@@ -13,7 +13,11 @@ from typing import Any, Unpack
 from actgrid.errors import ActgridError, MissingFileError, ModelError, suggest
 from actgrid.models.archives import check_archive
 from actgrid.models.frameworks import keras, list_applications, tensorflow
-from actgrid.models.function_network import count_required_arguments, describe_function
+from actgrid.models.function_network import (
+    count_required_arguments,
+    describe_function,
+    takes_any_arguments,
+)
 from actgrid.models.keras_files import load_file
 from actgrid.models.model_errors import extract_error_line
 from actgrid.models.networks import find_network, list_network_kinds, unwrap_model
@@ -208,12 +212,22 @@ def _call_model_function(spec: str) -> Any:
             f"{spec}: {module_name} has no {function_name!r}{suggest(function_name, public)}"
         ) from None
     model = target
-    if callable(target) and find_network(target) is None:
+    # A decorated function may return a model or take a batch: it is tried.
+    is_ambiguous = callable(target) and takes_any_arguments(target)
+    if callable(target) and (find_network(target) is None or is_ambiguous):
+        count = count_required_arguments(target)
+        if count is not None and count > 1:
+            raise ModelError(
+                f"{spec} requires {count} arguments; expected a function that takes no arguments "
+                "and returns a Keras model, or takes only a batch"
+            )
         try:
             model = target()
         except ActgridError:
             raise
         except (Exception, SystemExit) as error:
+            if is_ambiguous and isinstance(error, (IndexError, TypeError)):
+                return unwrap_model(target)
             raise ModelError(
                 f"{spec} raised {_describe_error(error)}; expected a function that takes no "
                 "arguments and returns a Keras model, or takes only a batch"
