@@ -127,6 +127,7 @@ _OTHER_PACKAGES = {
     ),
     "onnx": "an ONNX model: save it with onnx.save(model, 'model.onnx'), and give that path",
     "onnxruntime": "a session of onnxruntime: give the path of its .onnx file",
+    "ai_edge_litert": "an object of LiteRT: give the path of its .tflite file",
     "flax": "a Flax model: export it as a SavedModel with jax2tf, and give that folder",
 }
 
@@ -148,6 +149,15 @@ def _describe_non_model(value: object) -> str:
         return "a keras.Function: give keras.Model(function.inputs, function.outputs)"
     if isinstance(value, k.KerasTensor):
         return "a symbolic tensor: give keras.Model(inputs, outputs)"
+    if isinstance(value, tf.lite.Interpreter):
+        return "an interpreter of TFLite: give the path of its .tflite file"
+    if hasattr(value, "signatures") and isinstance(value, tf.__internal__.tracking.AutoTrackable):
+        return "what tf.saved_model.load returns: give the path of the folder"
+    if isinstance(value, tf.types.experimental.ConcreteFunction):
+        return (
+            "a concrete function of TensorFlow: give the folder of the SavedModel with this "
+            "signature, or a function of a batch"
+        )
     if isinstance(value, tf.Module):
         return (
             f"{value_class.__name__}, a tf.Module: save it with tf.saved_model.save and "

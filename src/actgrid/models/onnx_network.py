@@ -371,7 +371,7 @@ class ONNXNetwork:
         """Run the network once on a whole batch; return None if the network cannot do this."""
         count = len(arrays[0])
         is_batched = all(self._is_batched(tensor) for tensor in (*self._inputs, *tensors))
-        if self._batch_size or count == 1 or not is_batched:
+        if self._batch_size or count < 2 or not is_batched:
             return None
         try:
             results = self._compute(session, arrays, tensors)
