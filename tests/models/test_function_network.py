@@ -58,6 +58,7 @@ class _Callable:
         (_Callable(), "_Callable"),
         (_Callable().scores, "scores"),
         (functools.partial(_Callable().scores, scale=1), "scores"),
+        (lambda *args: _predict(*args), "<lambda>"),
         (tf.function(lambda batch: tf.einsum("nhwc,hwck->nk", batch, _WEIGHTS)), None),
         (lambda batch: (_predict(batch),), "<lambda>"),
         (lambda batch: {"scores": _predict(batch)}, "<lambda>"),
@@ -111,6 +112,39 @@ def test_several_outputs() -> None:
 def test_a_list_of_rows_is_one_output() -> None:
     (info,) = actgrid.list_layers(lambda batch: list(_predict(batch)), _IMAGES)
     assert (info.path, info.shape) == ("output", (None, 4))
+    for length in (1, 2, 3, 4):  # also rows whose length is the batch size
+
+        def predict(batch: Array, length: int = length) -> list[Array]:
+            return list(_predict(batch)[:, :length])
+
+        found = actgrid.Extractor(predict, layers="*")(_IMAGES)
+        np.testing.assert_array_equal(found["output"], _predict(_IMAGES)[:, :length])
+        heatmap = actgrid.explain(predict, _IMAGES, "occlusion", 0, patch=4, stride=4)
+        assert heatmap.score is not None
+        np.testing.assert_allclose(heatmap.score, _predict(_IMAGES)[:, 0], rtol=1e-5)
+    (info,) = actgrid.list_layers(lambda batch: [_predict(batch)[:, 0]], _IMAGES)
+    assert (info.path, info.shape) == ("output", (None,))
+
+
+def test_functions_may_change_their_batch() -> None:
+    """A function gets a copy of the batch, so that changes have no effect elsewhere."""
+
+    def change(batch: Array) -> Array:
+        batch -= 0.5
+        return _predict(batch)
+
+    images = _IMAGES.copy()
+    for method in ("occlusion", "rise"):
+        options: dict[str, Any] = {"baseline": 0} if method == "occlusion" else {"samples": 20}
+        found = actgrid.explain(change, images, method, 2, **options)
+        expected = actgrid.explain(
+            lambda batch: _predict(batch - 0.5), images, method, 2, **options
+        )
+        np.testing.assert_array_equal(found.values, expected.values)
+    scores = actgrid.Extractor(change, layers="*")(images)["output"]
+    np.testing.assert_array_equal(scores, _predict(_IMAGES - np.float32(0.5)))
+    assert len(actgrid.list_layers(change, images)) == 1
+    np.testing.assert_array_equal(images, _IMAGES)
 
 
 @pytest.mark.parametrize(
@@ -222,6 +256,24 @@ def _fail_for_batches(batch: Array) -> Array:
         (_fail, r"^the function _fail cannot be run on an array \(1, 12, 8, 3\) of float32: Key"),
         (_fail_for_batches, r"^the function _fail_for_batches cannot be run .*: out of memory$"),
         (lambda batch: _predict(batch)[:, 0].sum(), r"^the function <lambda> must return values"),
+        (
+            lambda batch: {},
+            r"^the function <lambda> must return at least one array: got an empty",
+        ),
+        (
+            lambda batch: [],
+            r"^the function <lambda> must return at least one array: got an empty",
+        ),
+        (lambda batch: [1, [2, 3]], r"^the function <lambda> must return numbers: got a list, whi"),
+        (
+            lambda batch: _predict(batch)[:, : len(batch)],
+            r"^the function <lambda> must return values of one shape for each sample: got shape "
+            r"\(3, 3\) for 3 samples, and \(1, 1\) for one$",
+        ),
+        (
+            lambda batch: {str(len(batch)): _predict(batch)},
+            r"must always return the same outputs: got 3 for 3 samples, and 1 for one$",
+        ),
         (lambda batch: _predict(batch)[:1], r"got shape \(1, 4\) for 3 samples$"),
         (lambda batch: ["cat"] * len(batch), r"<lambda> must return numbers: got an array of <U3$"),
         (lambda batch: None, r"<lambda> must return numbers: got an array of object$"),
@@ -233,7 +285,10 @@ def test_wrong_results(function: Callable[[Array], Any], message: str) -> None:
 
 
 def test_several_inputs_are_refused() -> None:
-    with pytest.raises(ShapeError, match="_predict takes one array: got 2 inputs"):
+    for call in (actgrid.list_layers, lambda f, x: actgrid.explain(f, x, "occlusion")):
+        with pytest.raises(ShapeError, match="takes one array: got a dict of 1 arr"):
+            call(_predict, {"a": _IMAGES})
+    with pytest.raises(ShapeError, match="_predict takes one array: got a dict of 2 arrays"):
         actgrid.explain(_predict, {"a": _IMAGES, "b": _IMAGES}, "occlusion")
 
 
@@ -261,12 +316,17 @@ def test_other_callables_are_refused(value: Any, message: str) -> None:
 def test_function_of_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "scores_of_batches.py").write_text(
         "def predict(batch):\n    return batch.mean((1, 2))\n\n\ndef make():\n    return predict\n"
+        "def decorate(function):\n    return lambda *args, **options: function(*args, **options)\n"
+        "decorated_predict, decorated_make = decorate(predict), decorate(make)\n"
+        "def both(a, b):\n    pass\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    for name in ("predict", "make"):
+    for name in ("predict", "make", "decorated_predict", "decorated_make"):
         heatmap = actgrid.explain(f"scores_of_batches:{name}", _IMAGES, "occlusion", target=1)
         assert heatmap.score is not None
         np.testing.assert_allclose(heatmap.score, _IMAGES.mean((1, 2))[:, 1], rtol=1e-5)
+    with pytest.raises(ModelError, match="_batches:both requires 2 arguments; expected a"):
+        actgrid.load_model("scores_of_batches:both")
     sys.modules.pop("scores_of_batches")
 
 

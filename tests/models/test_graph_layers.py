@@ -127,6 +127,54 @@ def test_generated_names_are_replaced_by_those_of_weights() -> None:
     assert [layer.parameters for layer in layers] == [10, 6, 0]
 
 
+def test_recurrent_layers_of_tf2onnx() -> None:
+    """Operations of a layer lose its scope, but the transposition before the layer keeps it."""
+    tensors = make_chain(
+        ("net_1/first_1/transpose:0", "Transpose"),
+        ("LSTM__384:0", "LSTM"),
+        ("Squeeze__388:0", "Squeeze"),
+        ("net_1/first_1/transpose_1:0", "Transpose"),
+        ("net_1/last_1/transpose:0", "Transpose"),
+        ("LSTM__420:1", "LSTM"),
+        ("Squeeze__425:0", "Squeeze"),
+        ("net_1/out_1/MatMul:0", "MatMul"),
+    )
+    layers = find_layers(tensors)
+    assert [(layer.path, layer.type, layer.position) for layer in layers] == [
+        ("first", "LSTM", 3),
+        ("last", "LSTM", 6),
+        ("out", "MatMul", 7),
+    ]
+    tensors = make_chain(
+        ("net_1/both_1/forward_lstm_1/transpose:0", "Transpose"),
+        ("LSTM__331:0", "LSTM"),
+        ("Slice__338:0", "Slice"),
+        ("net_1/both_1/concat:0", "Concat"),
+        ("LSTM__300:0", "LSTM"),
+        ("net_1/out_1/MatMul:0", "MatMul"),
+    )
+    assert list_paths(tensors) == ["both/LSTM__331", "both", "LSTM__300", "out"]
+
+
+def test_operations_that_tf2onnx_replaced_are_part_of_the_layer_around_them() -> None:
+    tensors = make_chain(
+        ("net_1/conv_1/BiasAdd:0", "Conv"),
+        ("Transpose__135:0", "Transpose"),
+        ("net_1/mha_1/query_1/Add:0", "Add"),
+        ("Reshape__77:0", "Reshape"),
+        ("MatMul__83:0", "MatMul"),
+        ("net_1/mha_1/Softmax:0", "Softmax"),
+        ("Squeeze__91:0", "Squeeze"),
+        ("net_1/mha_1/output_1/BiasAdd:0", "Add"),
+        ("MatMul__95:0", "MatMul"),
+        ("net_1/out_1/BiasAdd:0", "Add"),
+    )
+    assert list_paths(tensors) == [
+        *("conv", "mha/query", "mha/Reshape__77", "mha/MatMul__83", "mha/Softmax", "mha/output"),
+        *("MatMul__95", "out"),
+    ]
+
+
 def test_fused_names_of_tflite_start_with_the_last_operation() -> None:
     names = "net_1/relu_1/Relu6;net_1/bn_1/batchnorm/add_1;net_1/conv_1/convolution"
     tensors = [

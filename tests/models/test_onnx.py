@@ -125,6 +125,14 @@ def test_fixed_batch_size(save: Save, batch: int) -> None:
     assert all(info.shape[0] is None for info in actgrid.list_layers(path))
 
 
+@pytest.mark.parametrize("batch", ["n", 1, 2])
+def test_no_samples(save: Save, batch: int | str) -> None:
+    path = save(_make_convolution(), {"image": [batch, 3, 8, 8]}, ["scores"], kernel=_KERNEL)
+    for layers, shape in {"conv": (0, 4, 6, 6), "flatten": (0, 4)}.items():
+        (found,) = actgrid.Extractor(path, layers)(_IMAGE[:0]).values()
+        assert found.shape == shape
+
+
 def test_transposed_blocks_of_keras_exports(save: Save) -> None:
     nodes = [
         helper.make_node("Mul", ["image", "two"], ["m"], name="scaling/Mul"),
@@ -179,6 +187,18 @@ def test_several_inputs_and_outputs(save: Save) -> None:
     np.testing.assert_array_equal(activations["index"], [3, 3])
 
 
+def test_several_inputs_and_a_shape_that_is_measured(save: Save) -> None:
+    nodes = [
+        helper.make_node("Add", ["a", "b"], ["sum"]),
+        helper.make_node("Reshape", ["sum", "shape"], ["pairs"]),
+    ]
+    path = save(nodes, {"a": ["n", 4], "b": ["n", 4]}, ["pairs"], shape=np.array([-1, 2, 2]))
+    a, b = np.arange(8, dtype=np.float32).reshape(2, 4), np.ones((2, 4), np.float32)
+    activations = actgrid.Extractor(path, layers="*")({"a": a, "b": b})
+    np.testing.assert_array_equal(activations["pairs"], (a + b).reshape(2, 2, 2))
+    assert actgrid.list_layers(path, [a, b])[1].shape == (None, 2, 2)
+
+
 def test_layers_without_a_batch_axis_get_one(save: Save) -> None:
     nodes = [
         helper.make_node("Squeeze", ["x", "axis"], ["row"]),
@@ -203,6 +223,18 @@ def test_shapes_that_only_an_input_tells(save: Save) -> None:
     path = save(nodes, {"x": ["n", "side"]}, ["y"])
     x = np.ones((1, 3), np.float32)
     assert [info.path for info in actgrid.list_layers(path, x)] == ["y"]
+
+
+def test_one_value_is_counted_if_it_is_called_a_weight(save: Save) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "m/dense/kernel"], ["product"], name="m/dense/MatMul"),
+        helper.make_node("Add", ["product", "m/dense/BiasAdd"], ["y"], name="m/dense/Add"),
+        helper.make_node("Add", ["y", "m/norm/epsilon"], ["z"], name="m/norm/Add"),
+    ]
+    constants = {"m/dense/kernel": np.ones((3, 1)), "m/dense/BiasAdd": [1], "m/norm/epsilon": [1]}
+    values = {name: np.asarray(value, np.float32) for name, value in constants.items()}
+    path = save(nodes, {"x": ["n", 3]}, ["z"], **values)
+    assert [info.parameters for info in actgrid.list_layers(path)] == [4, 0]
 
 
 def test_float16(save: Save) -> None:
@@ -523,3 +555,10 @@ def test_objects_of_onnx_are_refused_with_advice(save: Save) -> None:
     for value, advice in zip(objects, ["give that path", "path of its .onnx file"], strict=True):
         with pytest.raises(ModelError, match=advice):
             actgrid.load_model(value)
+
+
+@pytest.mark.parametrize("name", ["model.ONNX", "model.bin"])
+def test_other_suffixes_are_refused_with_advice(save: Save, tmp_path: Path, name: str) -> None:
+    path = save([helper.make_node("Relu", ["x"], ["y"])], {"x": ["n", 3]}, ["y"])
+    with pytest.raises(ModelError, match=r"an ONNX model, whose name must end in \.onnx$"):
+        actgrid.load_model(path.rename(tmp_path / name))

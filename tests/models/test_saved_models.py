@@ -460,6 +460,20 @@ def test_changed_weights_have_another_fingerprint(tmp_path: Path) -> None:
     assert export(model, tmp_path / "c").fingerprint() != first.fingerprint()
 
 
+def test_objects_and_files_of_a_folder_are_refused_with_advice(tmp_path: Path) -> None:
+    module = tf.Module()
+    module.double = tf.function(lambda x: 2 * x, [tf.TensorSpec([None, 3])])
+    tf.saved_model.save(module, tmp_path, module.double)
+    loaded = tf.saved_model.load(tmp_path)
+    for value, advice in [
+        (loaded, r"not what tf\.saved_model\.load returns: give the path of the folder$"),
+        (loaded.signatures["serving_default"], "concrete function of TensorFlow: give the folder"),
+        (tmp_path / "saved_model.pb", "is part of a SavedModel: give the folder"),
+    ]:
+        with pytest.raises(ModelError, match=advice):
+            actgrid.load_model(value)
+
+
 def test_what_an_export_cannot_do(tmp_path: Path) -> None:
     network = export(make_transformer(), tmp_path / "saved")
     x = make_input(1, 6, 8)

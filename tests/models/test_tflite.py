@@ -459,6 +459,8 @@ def test_damaged_and_other_files_are_refused(
     other.write_bytes(content)
     with pytest.raises(ModelError, match=r"TFLite model, whose name must end in \.tflite"):
         actgrid.load_model(other)
+    with pytest.raises(ModelError, match=r"LiteRT: give the path of its \.tflite file$"):
+        actgrid.load_model(Interpreter(model_content=content))
 
 
 def test_unknown_operations_are_named(tmp_path: Path) -> None:

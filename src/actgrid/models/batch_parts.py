@@ -39,6 +39,9 @@ def run_in_parts(
         Outputs for the whole batch. An output without a batch axis gets one.
     """
     count = len(arrays[0])
+    if count == 0:  # the outputs for some sample have the other sides
+        sample = [np.zeros((1, *array.shape[1:]), array.dtype) for array in arrays]
+        return [result[:0] for result in run_in_parts(compute, sample, takes_batch, part_size)]
     parts: list[list[Array]] = []
     for start in range(0, count, part_size):
         # The last part is filled up with the last sample.

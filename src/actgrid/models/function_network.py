@@ -13,11 +13,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.errors import ActgridError, ModelError
+from actgrid.errors import ActgridError, ModelError, ShapeError
 from actgrid.models.layers import LayerInfo
 from actgrid.models.network import InputInfo, NetworkKind
 
-__all__ = ["KIND", "FunctionNetwork", "count_required_arguments", "describe_function"]
+__all__ = [
+    "KIND",
+    "FunctionNetwork",
+    "count_required_arguments",
+    "describe_function",
+    "takes_any_arguments",
+]
 
 Array = npt.NDArray[Any]
 
@@ -42,6 +48,9 @@ class FunctionNetwork:
         self._function = function
         self._dtype: np.dtype[Any] | None = None
         self._infos: list[LayerInfo] | None = None
+        self._sample_shape: tuple[int, ...] | None = None
+        # Whether a list that the function returns has an array for each output, not each sample.
+        self._returns_outputs = True
         self._unique = uuid.uuid4().hex
 
     @property
@@ -94,7 +103,16 @@ class FunctionNetwork:
                     "give an input x"
                 )
             return self._infos
-        outputs = self._call(np.asarray(x)[:1])
+        sample = self._get_array(x)[:1]
+        result = self._call(sample)
+        self._returns_outputs = True
+        if isinstance(result, (list, tuple)):
+            # An entry may be an output, or the values of the sample: two samples tell which.
+            self._returns_outputs = _has_batch_axes(result, 1) and (
+                len(result) > 1 or _has_batch_axes(self._call(sample.repeat(2, axis=0)), 2)
+            )
+        outputs = self._read_outputs(result, 1)
+        self._sample_shape = sample.shape[1:]
         self._infos = [
             LayerInfo(
                 path,
@@ -111,7 +129,11 @@ class FunctionNetwork:
 
     def run(self, x: Array, paths: Sequence[str]) -> dict[str, Array]:
         """Run the function on a batch, and return its outputs by name."""
-        outputs = self._call(x)
+        array = self._get_array(x)
+        if self._infos is None:
+            self.list_layers(array)
+        outputs = self._read_outputs(self._call(array), len(array))
+        self._check_outputs(outputs, array)
         return {path: outputs[path] for path in paths}
 
     def fingerprint(self) -> str:
@@ -126,44 +148,88 @@ class FunctionNetwork:
         content = f"{function.__module__}.{function.__qualname__} {code.co_consts}".encode()
         return hashlib.sha256(content + code.co_code).hexdigest()[:32]
 
-    def _call(self, x: Array) -> dict[str, Array]:
-        """Run the function; return its outputs by name, each with one entry for each sample."""
-        if self._dtype is not None and x.dtype != self._dtype:
-            if self._dtype.kind in "iu":
-                limits = np.iinfo(self._dtype)
-                x = np.clip(np.rint(x), limits.min, limits.max)
-            x = x.astype(self._dtype)
+    def _get_array(self, x: Any) -> Array:
+        if isinstance(x, (Mapping, list, tuple)):
+            raise ShapeError(
+                f"the function {self.name} takes one array: got a {type(x).__name__} of "
+                f"{len(x)} arrays"
+            )
+        return np.asarray(x)
+
+    def _call(self, x: Array) -> Any:
+        """Run the function on a copy of a batch, which the function may change."""
+        dtype = self._dtype or x.dtype
+        if dtype.kind in "iu" and x.dtype != dtype:
+            limits = np.iinfo(dtype)
+            x = np.clip(np.rint(x), limits.min, limits.max)
+        batch = np.array(x, dtype)
         try:
-            outputs = self._name_outputs(self._function(x), len(x))
+            return self._function(batch)
         except ActgridError:
             raise
         except Exception as error:  # the function may raise any exception
             reason = textwrap.shorten(f"{type(error).__name__}: {error}", 300, placeholder=" ...")
             raise ModelError(
-                f"the function {self.name} cannot be run on an array {x.shape} of {x.dtype}: "
-                f"{reason}"
+                f"the function {self.name} cannot be run on an array {x.shape} of {dtype}: {reason}"
             ) from error
+
+    def _read_outputs(self, result: Any, count: int) -> dict[str, Array]:
+        """Return the outputs in a result by name, each with one entry for each sample."""
+        try:
+            outputs = self._name_outputs(result)
+        except Exception as error:  # the conversion of foreign objects may raise any exception
+            reason = textwrap.shorten(f"{type(error).__name__}: {error}", 300, placeholder=" ...")
+            raise ModelError(
+                f"the function {self.name} must return numbers: got a {type(result).__name__}, "
+                f"which is no array: {reason}"
+            ) from error
+        if not outputs:
+            raise ModelError(
+                f"the function {self.name} must return at least one array: got an empty "
+                f"{type(result).__name__}"
+            )
         for array in outputs.values():
             if array.dtype.kind not in "biuf":
                 raise ModelError(
                     f"the function {self.name} must return numbers: got an array of {array.dtype}"
                 )
-            if array.shape[:1] != (len(x),):
+            if array.shape[:1] != (count,):
                 raise ModelError(
                     f"the function {self.name} must return values for each sample: got shape "
-                    f"{array.shape} for {len(x)} samples"
+                    f"{array.shape} for {count} samples"
                 )
         return outputs
 
-    def _name_outputs(self, result: Any, count: int) -> dict[str, Array]:
+    def _check_outputs(self, outputs: Mapping[str, Array], x: Array) -> None:
+        """Raise ModelError if outputs are not those of the first run."""
+        expected = {info.path: info.shape[1:] for info in self._infos or ()}
+        if list(outputs) != list(expected):
+            raise ModelError(
+                f"the function {self.name} must always return the same outputs: got "
+                f"{', '.join(outputs)} for {len(x)} samples, and {', '.join(expected)} for one"
+            )
+        for path, array in outputs.items():
+            if x.shape[1:] == self._sample_shape and array.shape[1:] != expected[path]:
+                raise ModelError(
+                    f"the function {self.name} must return values of one shape for each sample: "
+                    f"got shape {array.shape} for {len(x)} samples, and {(1, *expected[path])} "
+                    "for one"
+                )
+
+    def _name_outputs(self, result: Any) -> dict[str, Array]:
         if isinstance(result, Mapping):
             return {str(key): _to_array(value) for key, value in result.items()}
-        if isinstance(result, (list, tuple)) and all(
-            len(getattr(value, "shape", ())) and value.shape[0] == count for value in result
-        ):
+        if isinstance(result, (list, tuple)) and (self._returns_outputs or not result):
             names = ["output"] if len(result) == 1 else [f"output_{i}" for i in range(len(result))]
             return dict(zip(names, map(_to_array, result), strict=True))
         return {"output": _to_array(result)}
+
+
+def _has_batch_axes(values: Any, count: int) -> bool:
+    """Return whether all values of a list are arrays with an entry for each sample."""
+    return isinstance(values, (list, tuple)) and all(
+        len(getattr(value, "shape", ())) and value.shape[0] == count for value in values
+    )
 
 
 def _to_array(value: Any) -> Array:
@@ -202,8 +268,18 @@ def count_required_arguments(function: Callable[..., Any]) -> int | None:
     return None if is_keyword else len(required)
 
 
+def takes_any_arguments(function: Callable[..., Any]) -> bool:
+    """Return whether a function takes ``*args`` alone, such as one that a decorator returns."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    kinds = {parameter.kind for parameter in parameters}
+    return inspect.Parameter.VAR_POSITIONAL in kinds and count_required_arguments(function) == 0
+
+
 def _wrap(model: object) -> FunctionNetwork | None:
-    """Wrap a function with one required argument, or an object that is called like this."""
+    """Wrap a function with one required argument or ``*args``, or an object with such a call."""
     if isinstance(model, type) or not callable(model):
         return None
     is_function = inspect.isroutine(model) or hasattr(model, "__wrapped__")  # tf.function, jax.jit
@@ -211,7 +287,8 @@ def _wrap(model: object) -> FunctionNetwork | None:
         packages = {base.__module__.partition(".")[0] for base in type(model).__mro__}
         if packages & _MODEL_PACKAGES or hasattr(model, "predict"):
             return None
-    return FunctionNetwork(model) if count_required_arguments(model) == 1 else None
+    takes_batch = count_required_arguments(model) == 1 or takes_any_arguments(model)
+    return FunctionNetwork(model) if takes_batch else None
 
 
 KIND = NetworkKind(wrap=_wrap, accepts=lambda path: False, load=lambda path, safe_mode: None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import takewhile
 from typing import NamedTuple
 
 __all__ = [
@@ -28,7 +29,8 @@ _KERNELS = frozenset(
         *("batchmatmul", "batchmatmulv2", "batchmatmulv3", "conv", "conv1d", "conv2d"),
         *("conv2dbackpropinput", "conv3d", "conv3dbackpropinputv2", "convinteger"),
         *("convtranspose", "depthwiseconv2d", "depthwiseconv2dnative", "einsum", "fullyconnected"),
-        *("gemm", "matmul", "matmulinteger", "qlinearconv", "qlinearmatmul", "transposeconv"),
+        *("gemm", "gru", "lstm", "matmul", "matmulinteger", "qlinearconv", "qlinearmatmul", "rnn"),
+        "transposeconv",
     ]
 )
 # Operations that do not change the real values of a tensor.
@@ -39,6 +41,7 @@ _COPYING = frozenset(
     ]
 )
 # Operations that are listed only as a part of a layer.
+_RECURRENT = frozenset(["gru", "lstm", "rnn"])
 _PLUMBING = _COPYING | frozenset(
     [
         *("broadcastto", "constantofshape", "expand", "expanddims", "fill", "oneslike", "pack"),
@@ -51,6 +54,8 @@ _INNER_SCOPES = frozenset(["Tensordot", "batchnorm", "dropout", "einsum", "momen
 _NUMBER = re.compile(r"_\d+$")
 # Names that converters give to tensors, instead of names of the program that built the model.
 _GENERATED = re.compile(r"(Stateful)?PartitionedCall(_\d+)*|Identity(_\d+)*|\w+?__\d+|\d*")
+# Ends the names that tf2onnx gives to operations it replaces: MatMul__83.
+_REPLACED = re.compile(r"\w+__\d+(:\d+)?")
 _OUTPUT_NUMBER = re.compile(r":\d+$")
 
 
@@ -157,7 +162,11 @@ def find_layers(tensors: Sequence[GraphTensor]) -> list[GraphLayer]:
             position
             for position in members
             if tensors[position].is_output
-            or (consumers[position] and not tensors[position].is_hidden)
+            or (
+                consumers[position]
+                and not tensors[position].is_hidden
+                and not _prepares_recurrence(tensors, position, consumers[position])
+            )
         ]
         if not visible:
             continue
@@ -330,6 +339,18 @@ def _find_sources(
     return tuple(sources), sum(constants.values())
 
 
+def _prepares_recurrence(
+    tensors: Sequence[GraphTensor], position: int, consumers: Collection[int]
+) -> bool:
+    """Return whether a tensor is a transposition that only feeds a recurrent operation."""
+    takers = [tensors[consumer] for consumer in consumers if not tensors[consumer].is_hidden]
+    return (
+        tensors[position].type.lower() == "transpose"
+        and len(takers) > 0
+        and all(_is_among(taker, _RECURRENT) for taker in takers)
+    )
+
+
 def _find_scopes(tensors: Sequence[GraphTensor], positions: Iterable[int]) -> dict[int, _Scope]:
     """Return the scope of each tensor. It is empty for an operation outside of all scopes."""
     scopes: dict[int, _Scope] = {}
@@ -348,7 +369,53 @@ def _find_scopes(tensors: Sequence[GraphTensor], positions: Iterable[int]) -> di
             if own_scope is None and tensor.is_output:
                 own_scope = next((scopes[source] for source in tensor.inputs if source >= 0), None)
         scopes[position] = own_scope or ()
+    _fold_replaced(tensors, scopes)
     return scopes
+
+
+def _fold_replaced(tensors: Sequence[GraphTensor], scopes: dict[int, _Scope]) -> None:
+    """Give operations that tf2onnx replaced the scope of the operations around them.
+
+    The results of a recurrent layer belong to the scope of its input: tf2onnx leaves only the
+    transposition before the layer in the scope, if the layer returns its last state.
+    """
+    known = {scope for scope in scopes.values() if scope}
+    replaced = [
+        position
+        for position, scope in scopes.items()
+        if not scope and all(map(_REPLACED.fullmatch, tensors[position].names))
+    ]
+    # The scopes of the nearest operations before and behind each replaced operation.
+    before: dict[int, set[_Scope]] = defaultdict(set)
+    behind: dict[int, set[_Scope]] = defaultdict(set)
+    for position in replaced:
+        for source in tensors[position].inputs:
+            before[position] |= before[source] | {scopes.get(source, ())}
+    for position in sorted(scopes, reverse=True):
+        scope = scopes[position]
+        targets = behind[position] | {scope} if not scope else {scope}
+        for source in tensors[position].inputs:
+            behind[source] |= targets
+    for position in replaced:
+        around = [scope for scope in before[position] | behind[position] if scope]
+        common = _find_common_scope(around)
+        is_between = any(before[position]) and any(behind[position])
+        if is_between and common in known:
+            scopes[position] = common
+            continue
+        tensor = tensors[position]
+        source = next(iter(tensor.inputs), -1)
+        if source < 0:
+            continue
+        source_type = tensors[source].type.lower()
+        is_last_state = _is_among(tensors[source], _RECURRENT) and _is_among(tensor, _PLUMBING)
+        if is_last_state or (_is_among(tensor, _RECURRENT) and source_type == "transpose"):
+            scopes[position] = scopes.get(source, ())
+
+
+def _find_common_scope(scopes: Collection[_Scope]) -> _Scope:
+    pairs = zip(min(scopes, default=()), max(scopes, default=()), strict=False)
+    return tuple(first for first, last in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _is_generated(tensor: GraphTensor, name: str) -> bool:

@@ -54,7 +54,7 @@ def _read_config(path: Path) -> Any:
         is_zip, start = zipfile.is_zipfile(file), _read_start(file)
         suffixes = _HDF5 if is_hdf5(file) and not is_zip else (".keras",)
     if not is_zip and suffixes != _HDF5:
-        raise FormatError(_describe_start(start))
+        raise FormatError(_describe_start(path, start))
     if path.suffix not in suffixes:
         content = "HDF5" if suffixes == _HDF5 else "a zip archive"
         raise FormatError(f"it contains {content}, so its name must end in {' or '.join(suffixes)}")
@@ -81,7 +81,7 @@ def _read_start(file: BinaryIO) -> bytes:
     return file.read(48)
 
 
-def _describe_start(start: bytes) -> str:
+def _describe_start(path: Path, start: bytes) -> str:
     """Return a phrase that says what kind of file begins with the given bytes.
 
     The phrase explains in an error message why the file is neither a zip archive nor HDF5.
@@ -94,6 +94,11 @@ def _describe_start(start: bytes) -> str:
         return "it is a Git LFS pointer; git lfs pull gets the file"
     if start[4:8] == b"TFL3":
         return "it is a TFLite model, whose name must end in .tflite"
+    if path.name in ("saved_model.pb", "saved_model.pbtxt"):
+        return f"it is part of a SavedModel: give the folder {path.parent}"
+    # An ONNX model begins with the version of its format: 3 in 2017, 13 in 2025.
+    if path.suffix.lower() == ".onnx" or (start[:1] == b"\x08" and 3 <= start[1] < 32):
+        return "it is an ONNX model, whose name must end in .onnx"
     return f"it is neither a zip archive (.keras) nor HDF5 (.h5), it begins with {start[:16]!r}"
 
 

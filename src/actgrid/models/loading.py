@@ -13,7 +13,11 @@ from typing import Any, Unpack
 from actgrid.errors import ActgridError, MissingFileError, ModelError, suggest
 from actgrid.models.archives import check_archive
 from actgrid.models.frameworks import keras, list_applications, tensorflow
-from actgrid.models.function_network import count_required_arguments, describe_function
+from actgrid.models.function_network import (
+    count_required_arguments,
+    describe_function,
+    takes_any_arguments,
+)
 from actgrid.models.keras_files import load_file
 from actgrid.models.model_errors import extract_error_line
 from actgrid.models.networks import find_network, list_network_kinds, unwrap_model
@@ -123,6 +127,7 @@ _OTHER_PACKAGES = {
     ),
     "onnx": "an ONNX model: save it with onnx.save(model, 'model.onnx'), and give that path",
     "onnxruntime": "a session of onnxruntime: give the path of its .onnx file",
+    "ai_edge_litert": "an object of LiteRT: give the path of its .tflite file",
     "flax": "a Flax model: export it as a SavedModel with jax2tf, and give that folder",
 }
 
@@ -144,6 +149,15 @@ def _describe_non_model(value: object) -> str:
         return "a keras.Function: give keras.Model(function.inputs, function.outputs)"
     if isinstance(value, k.KerasTensor):
         return "a symbolic tensor: give keras.Model(inputs, outputs)"
+    if isinstance(value, tf.lite.Interpreter):
+        return "an interpreter of TFLite: give the path of its .tflite file"
+    if hasattr(value, "signatures") and isinstance(value, tf.__internal__.tracking.AutoTrackable):
+        return "what tf.saved_model.load returns: give the path of the folder"
+    if isinstance(value, tf.types.experimental.ConcreteFunction):
+        return (
+            "a concrete function of TensorFlow: give the folder of the SavedModel with this "
+            "signature, or a function of a batch"
+        )
     if isinstance(value, tf.Module):
         return (
             f"{value_class.__name__}, a tf.Module: save it with tf.saved_model.save and "
@@ -208,12 +222,22 @@ def _call_model_function(spec: str) -> Any:
             f"{spec}: {module_name} has no {function_name!r}{suggest(function_name, public)}"
         ) from None
     model = target
-    if callable(target) and find_network(target) is None:
+    # A decorated function may return a model or take a batch: it is tried.
+    is_ambiguous = callable(target) and takes_any_arguments(target)
+    if callable(target) and (find_network(target) is None or is_ambiguous):
+        count = count_required_arguments(target)
+        if count is not None and count > 1:
+            raise ModelError(
+                f"{spec} requires {count} arguments; expected a function that takes no arguments "
+                "and returns a Keras model, or takes only a batch"
+            )
         try:
             model = target()
         except ActgridError:
             raise
         except (Exception, SystemExit) as error:
+            if is_ambiguous and isinstance(error, (IndexError, TypeError)):
+                return unwrap_model(target)
             raise ModelError(
                 f"{spec} raised {_describe_error(error)}; expected a function that takes no "
                 "arguments and returns a Keras model, or takes only a batch"

@@ -141,7 +141,8 @@ class Network(Protocol):  # numpydoc ignore=PR01
         Parameters
         ----------
         x : numpy.ndarray or list of numpy.ndarray
-            The input with its batch axis; for several inputs, a list in the order of `inputs`.
+            The input with its batch axis; for several inputs, a list in the order of `inputs`. The
+            arrays are read-only.
         paths : sequence of str
             Paths of layers, as listed by `list_layers`.
 

@@ -169,13 +169,19 @@ def list_network_layers(network: Network, inputs: Any) -> list[LayerInfo]:
 
 
 def _convert_inputs(network: Network, inputs: Any) -> Any:
-    """Convert input tensors to NumPy arrays of the dtypes that a network expects."""
+    """Convert input tensors to NumPy arrays of the dtypes that a network expects.
+
+    The arrays are read-only, because they may share the memory of the tensors.
+    """
     tensors = tensorflow().nest.flatten(inputs)
     if not network.inputs:
         arrays = [np.asarray(tensor) for tensor in tensors]
     else:
         pairs = zip(tensors, network.inputs, strict=True)
         arrays = [np.asarray(tensor).astype(info.dtype, copy=False) for tensor, info in pairs]
+    arrays = [array.view() for array in arrays]
+    for array in arrays:
+        array.setflags(write=False)
     return tensorflow().nest.pack_sequence_as(inputs, arrays)
 
 

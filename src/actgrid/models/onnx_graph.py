@@ -62,6 +62,7 @@ _QUANTIZER_SUFFIX = re.compile(
 )
 # Operations that return positions or codes, not values of their input.
 _INDEX_OPERATIONS = frozenset(["ArgMax", "ArgMin", "Cast", "ConvInteger", "MatMulInteger"])
+_WEIGHT_NAME = re.compile(r"bias|kernel|weight", re.IGNORECASE)
 _OUTPUT_SUFFIX = re.compile(r"_output_\d+$")
 # Ends the names of operations that tf2onnx inserts.
 _INSERTED = re.compile(r"__\d+(:0)?$")
@@ -381,11 +382,13 @@ def _strip_suffix(name: str) -> str:
 def _count_values(tensor: Any) -> int:
     """Return the number of values of a constant that may be a weight, else 0.
 
-    A constant of one value is usually a part of the program, such as an epsilon.
+    A constant of one value is usually a part of the program, such as an epsilon. Weights and biases
+    of one value are known by their names.
     """
     count = math.prod(tensor.dims)
     floats = (tensor.FLOAT, tensor.FLOAT16, tensor.BFLOAT16, tensor.DOUBLE)
-    return count if tensor.data_type in floats and count > 1 else 0
+    is_weight = count > 1 or (tensor.dims and _WEIGHT_NAME.search(tensor.name))
+    return count if tensor.data_type in floats and is_weight else 0
 
 
 def _count_quantized_values(tensor: Any) -> int:

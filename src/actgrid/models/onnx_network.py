@@ -337,7 +337,7 @@ class ONNXNetwork:
         paths = [path for path, tensor in self._tensors.items() if not self._is_batched(tensor)]
         if not paths:
             return {}
-        arrays = [np.asarray(array)[:1] for array in (x if isinstance(x, list) else [x])]
+        arrays = [np.asarray(array)[:1] for array in _list_arrays(x)]
         return {path: (None, *array.shape[1:]) for path, array in self.run(arrays, paths).items()}
 
     def run(self, x: Any, paths: Sequence[str]) -> dict[str, Array]:
@@ -352,9 +352,7 @@ class ONNXNetwork:
         """
         arrays = [
             np.asarray(array).astype(tensor.dtype, copy=False)
-            for tensor, array in zip(
-                self._inputs, x if isinstance(x, (list, tuple)) else [x], strict=True
-            )
+            for tensor, array in zip(self._inputs, _list_arrays(x), strict=True)
         ]
         tensors = [self._tensors[path] for path in paths]
         are_outputs = all(tensor.name in self._output_names for tensor in tensors)
@@ -373,7 +371,7 @@ class ONNXNetwork:
         """Run the network once on a whole batch; return None if the network cannot do this."""
         count = len(arrays[0])
         is_batched = all(self._is_batched(tensor) for tensor in (*self._inputs, *tensors))
-        if self._batch_size or count == 1 or not is_batched:
+        if self._batch_size or count < 2 or not is_batched:
             return None
         try:
             results = self._compute(session, arrays, tensors)
@@ -423,6 +421,11 @@ class ONNXNetwork:
 
     def __reduce__(self) -> tuple[type[ONNXNetwork], tuple[Path, bool]]:
         return ONNXNetwork, (self._path, self._safe_mode)
+
+
+def _list_arrays(x: Any) -> Sequence[Any]:
+    """Return the arrays of an input, or of several inputs."""
+    return x if isinstance(x, (list, tuple)) else [x]
 
 
 def _get_fixed_side(side: int | str | None) -> int | None:

@@ -174,8 +174,11 @@ def build_model(model: Any, inputs: Any) -> None:
     """
     if is_network(model):
         if is_buildable(model) and (tensors := tensorflow().nest.flatten(inputs)):
-            if len(tensors) > 1:
-                raise ShapeError(f"{model.name} takes one array: got {len(tensors)} inputs")
+            if tensors[0] is not inputs:
+                raise ShapeError(
+                    f"the function {model.name} takes one array: got a {type(inputs).__name__} of "
+                    f"{len(tensors)} arrays"
+                )
             if hasattr(tensors[0], "numpy"):  # no TensorSpec
                 model.build_from(tensors[0].numpy())
         return
