@@ -401,15 +401,15 @@ class TFLiteNetwork:
     def _invoke(self, arrays: list[Array], tensors: list[_Tensor]) -> list[Array]:
         """Run the interpreter, and return copies of the values of tensors."""
         interpreter = self._interpreter
-        described = interpreter.get_input_details()
+        shapes = {entry["index"]: entry["shape"] for entry in interpreter.get_input_details()}
         try:
-            for details, array in zip(described, arrays, strict=True):
-                if tuple(details["shape"]) != array.shape:
-                    interpreter.resize_tensor_input(details["index"], array.shape, strict=True)
+            for tensor, array in zip(self._inputs, arrays, strict=True):
+                if tuple(shapes[tensor.index]) != array.shape:
+                    interpreter.resize_tensor_input(tensor.index, array.shape, strict=True)
             interpreter.allocate_tensors()  # does nothing if no shape has changed
             interpreter.reset_all_variables()  # such as the state of a recurrent layer
-            for details, array in zip(described, arrays, strict=True):
-                interpreter.set_tensor(details["index"], np.ascontiguousarray(array))
+            for tensor, array in zip(self._inputs, arrays, strict=True):
+                interpreter.set_tensor(tensor.index, np.ascontiguousarray(array))
             interpreter.invoke()
             return [interpreter.get_tensor(tensor.index) for tensor in tensors]
         except RuntimeError as error:
