@@ -546,6 +546,47 @@ def test_unsuitable_layers_raise() -> None:
         actgrid.explain(Connected(), make_pixels(1), "eigencam")
 
 
+class Tokens(Connected):
+    """A transformer: patches, tokens, and attention with the axes (heads, tokens)."""
+
+    def __init__(self) -> None:
+        self.shapes = {
+            "patches": ("Conv", (None, 2, 3, 4)),
+            "tokens": ("Reshape", (None, 6, 4)),
+            "query": ("MatMul", (None, 2, 6, 2)),
+            "attention": ("MatMul", (None, 2, 6, 6)),
+            "product": ("MatMul", (None, 2, 6, 2)),
+            "mixed": ("MatMul", (None, 6, 4)),
+            "scores": ("MatMul", (None, 2)),
+        }
+
+    def list_layers(self, x: Any = None) -> list[LayerInfo]:
+        return [
+            LayerInfo(path, kind, shape, "float32", "channels_last", 8 * (kind != "Reshape"), index)
+            for index, (path, (kind, shape)) in enumerate(self.shapes.items())
+        ]
+
+    def list_edges(self) -> list[tuple[str, str]]:
+        chain = ["image", *self.shapes]
+        edges = list(zip(chain, chain[1:], strict=False))
+        return [*edges, ("query", "product")]
+
+
+@pytest.mark.parametrize("method", ["eigencam", "scorecam"])
+def test_attention_of_a_transformer_is_no_map(method: str) -> None:
+    match = r"works on tokens: pass token_grid=\(h, w\).* or layer='patches', the patch embedding"
+    with pytest.raises(LayerError, match=match) as error:
+        actgrid.explain(Tokens(), make_pixels(1), method)
+    # The message names methods that work for the network.
+    assert str(error.value).endswith("layer: occlusion, rise, lime, kernel_shap, sobol, hsic")
+
+
+def test_concepts_need_layers_inside_tensorflow() -> None:
+    match = "the analysis of concepts needs layers .* expected a Keras model or a SavedModel"
+    with pytest.raises(CapabilityError, match=match):
+        actgrid.find_concepts(Edges(), make_pixels(2))
+
+
 def test_example_of_the_docs_runs(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
