@@ -142,8 +142,8 @@ def test_output_of_several_layers_has_its_name_in_the_signature() -> None:
     tensors = [
         GraphTensor(("net_1/a_1/MatMul",), "FULLY_CONNECTED", (-1,)),
         GraphTensor(("net_1/b_1/MatMul",), "FULLY_CONNECTED", (-1,)),
-        GraphTensor(("StatefulPartitionedCall:0",), "ADD", (0, -1), {}, True, "sum"),
-        GraphTensor(("StatefulPartitionedCall:1",), "TANH", (1,), {}, True, "other"),
+        GraphTensor(("StatefulPartitionedCall:0",), "ADD", (0, -1), {}, True, output_name="sum"),
+        GraphTensor(("StatefulPartitionedCall:1",), "TANH", (1,), {}, True, output_name="other"),
     ]
     layers = find_layers(tensors)
     assert [(layer.path, layer.position) for layer in layers] == [("a", 0), ("sum", 2), ("b", 3)]

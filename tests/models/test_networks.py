@@ -21,6 +21,7 @@ from PIL import Image
 
 import actgrid
 from actgrid import Extractor, LayerInfo
+from actgrid.attribution.default_methods import find_compared_methods, find_default_method
 from actgrid.errors import (
     CapabilityError,
     LayerError,
@@ -568,8 +569,7 @@ class Tokens(Connected):
 
     def list_edges(self) -> list[tuple[str, str]]:
         chain = ["image", *self.shapes]
-        edges = list(zip(chain, chain[1:], strict=False))
-        return [*edges, ("query", "product")]
+        return [*pairwise(chain), ("query", "product")]
 
 
 @pytest.mark.parametrize("method", ["eigencam", "scorecam"])
@@ -579,6 +579,32 @@ def test_attention_of_a_transformer_is_no_map(method: str) -> None:
         actgrid.explain(Tokens(), make_pixels(1), method)
     # The message names methods that work for the network.
     assert str(error.value).endswith("layer: occlusion, rise, lime, kernel_shap, sobol, hsic")
+
+
+def compute_scores(batch: np.ndarray) -> np.ndarray:
+    return np.stack([batch.mean((1, 2, 3)), batch.max((1, 2, 3))], 1)
+
+
+@pytest.mark.parametrize(
+    ("network", "method", "compared"),
+    [
+        (Deep(), "scorecam", {"scorecam", "eigencam", "occlusion", "rise"}),
+        (Tokens(), "occlusion", {"occlusion", "rise"}),
+        (compute_scores, "occlusion", {"occlusion", "rise"}),
+    ],
+)
+def test_default_methods_work_for_the_network(
+    network: Any, method: str, compared: set[str]
+) -> None:
+    assert find_default_method(network).name == method
+    assert {entry.name for entry in find_compared_methods(network)} == compared
+
+
+def test_functions_choose_methods_that_work() -> None:
+    network, x = Deep(), make_pixels(1)
+    assert actgrid.explain(network, x).method == "scorecam"
+    sheet = actgrid.compare_methods(network, x, metrics=[])
+    assert set(sheet.attributions) == {"scorecam", "eigencam", "occlusion", "rise"}
 
 
 def test_concepts_need_layers_inside_tensorflow() -> None:

@@ -80,10 +80,10 @@ class GraphTensor(NamedTuple):
         values, 0 for constants such as axes.
     is_output
         Whether the graph returns the tensor.
-    output_name
-        Name of the output in the signature, for a tensor with a generated name in no layer.
     is_hidden
         Whether the tensor is never the output of a layer, such as a shape.
+    output_name
+        Name of the output in the signature, for a tensor with a generated name in no layer.
     """
 
     names: tuple[str, ...]
@@ -91,8 +91,8 @@ class GraphTensor(NamedTuple):
     inputs: tuple[int, ...]
     constants: Mapping[str, int] = {}
     is_output: bool = False
-    output_name: str = ""
     is_hidden: bool = False
+    output_name: str = ""
 
 
 class GraphLayer(NamedTuple):
