@@ -550,11 +550,12 @@ class TargetOptions(TypedDict, total=False):
     """Options for the method, target and layer of an explanation."""
 
     method: Annotated[
-        str,
+        str | None,
         Option(
             Object("the name of an attribution method", "METHOD"),
-            "gradcam",
+            None,
             "Attribution method; actgrid explain --list lists all methods.",
+            none="gradcam; scorecam or occlusion for networks without gradients",
             is_repeatable=True,
         ),
     ]

@@ -186,6 +186,17 @@ def test_fused_names_of_tflite_start_with_the_last_operation() -> None:
     assert [(layer.path, layer.position) for layer in layers] == [("relu", 0), ("dense", 2)]
 
 
+def test_output_of_several_layers_has_its_name_in_the_signature() -> None:
+    tensors = [
+        GraphTensor(("net_1/a_1/MatMul",), "FULLY_CONNECTED", (-1,)),
+        GraphTensor(("net_1/b_1/MatMul",), "FULLY_CONNECTED", (-1,)),
+        GraphTensor(("StatefulPartitionedCall:0",), "ADD", (0, -1), {}, True, output_name="sum"),
+        GraphTensor(("StatefulPartitionedCall:1",), "TANH", (1,), {}, True, output_name="other"),
+    ]
+    layers = find_layers(tensors)
+    assert [(layer.path, layer.position) for layer in layers] == [("a", 0), ("sum", 2), ("b", 3)]
+
+
 def test_output_that_is_a_copy_is_the_layer() -> None:
     tensors = [
         GraphTensor(("net_1/a_1/Relu",), "Relu", (-1,)),

@@ -21,6 +21,7 @@ from PIL import Image
 
 import actgrid
 from actgrid import Extractor, LayerInfo
+from actgrid.attribution.default_methods import find_compared_methods, find_default_method
 from actgrid.errors import (
     CapabilityError,
     LayerError,
@@ -545,6 +546,72 @@ def test_unsuitable_layers_raise() -> None:
         actgrid.explain(Deep(), make_pixels(1), "eigencam", layer="*a*")
     with pytest.raises(LayerError, match="the model has no layer with a spatial output"):
         actgrid.explain(Connected(), make_pixels(1), "eigencam")
+
+
+class Tokens(Connected):
+    """A transformer: patches, tokens, and attention with the axes (heads, tokens)."""
+
+    def __init__(self) -> None:
+        self.shapes = {
+            "patches": ("Conv", (None, 2, 3, 4)),
+            "tokens": ("Reshape", (None, 6, 4)),
+            "query": ("MatMul", (None, 2, 6, 2)),
+            "attention": ("MatMul", (None, 2, 6, 6)),
+            "product": ("MatMul", (None, 2, 6, 2)),
+            "mixed": ("MatMul", (None, 6, 4)),
+            "scores": ("MatMul", (None, 2)),
+        }
+
+    def list_layers(self, x: Any = None) -> list[LayerInfo]:
+        return [
+            LayerInfo(path, kind, shape, "float32", "channels_last", 8 * (kind != "Reshape"), index)
+            for index, (path, (kind, shape)) in enumerate(self.shapes.items())
+        ]
+
+    def list_edges(self) -> list[tuple[str, str]]:
+        chain = ["image", *self.shapes]
+        return [*pairwise(chain), ("query", "product")]
+
+
+@pytest.mark.parametrize("method", ["eigencam", "scorecam"])
+def test_attention_of_a_transformer_is_no_map(method: str) -> None:
+    match = r"works on tokens: pass token_grid=\(h, w\).* or layer='patches', the patch embedding"
+    with pytest.raises(LayerError, match=match) as error:
+        actgrid.explain(Tokens(), make_pixels(1), method)
+    # The message names methods that work for the network.
+    assert str(error.value).endswith("layer: occlusion, rise, lime, kernel_shap, sobol, hsic")
+
+
+def compute_scores(batch: np.ndarray) -> np.ndarray:
+    return np.stack([batch.mean((1, 2, 3)), batch.max((1, 2, 3))], 1)
+
+
+@pytest.mark.parametrize(
+    ("network", "method", "compared"),
+    [
+        (Deep(), "scorecam", {"scorecam", "eigencam", "occlusion", "rise"}),
+        (Tokens(), "occlusion", {"occlusion", "rise"}),
+        (compute_scores, "occlusion", {"occlusion", "rise"}),
+    ],
+)
+def test_default_methods_work_for_the_network(
+    network: Any, method: str, compared: set[str]
+) -> None:
+    assert find_default_method(network).name == method
+    assert {entry.name for entry in find_compared_methods(network)} == compared
+
+
+def test_functions_choose_methods_that_work() -> None:
+    network, x = Deep(), make_pixels(1)
+    assert actgrid.explain(network, x).method == "scorecam"
+    sheet = actgrid.compare_methods(network, x, metrics=[])
+    assert set(sheet.attributions) == {"scorecam", "eigencam", "occlusion", "rise"}
+
+
+def test_concepts_need_layers_inside_tensorflow() -> None:
+    match = "the analysis of concepts needs layers .* expected a Keras model or a SavedModel"
+    with pytest.raises(CapabilityError, match=match):
+        actgrid.find_concepts(Edges(), make_pixels(2))
 
 
 def test_example_of_the_docs_runs(

@@ -377,7 +377,7 @@ def test_real_network(basic_pitch: Path) -> None:
     path = basic_pitch / "nmp.tflite"
     network: Any = actgrid.load_model(path)
     assert network.inputs == (InputInfo("input_2", (None, 43844, 1)),)
-    assert network.outputs == ("onset", "note", "contour")
+    assert network.outputs == ("contour", "note", "onset")
     x = make_pixels(1, 43844, 1)
     paths = ["batch_normalization", "contour", "note", "onset"]
     results = network.run(x, paths)
@@ -388,6 +388,62 @@ def test_real_network(basic_pitch: Path) -> None:
     runner = Interpreter(str(path)).get_signature_runner()
     for name, expected in runner(input_2=x).items():
         np.testing.assert_allclose(results[name], expected, atol=1e-4)
+
+
+def make_model_with_two_inputs(outputs: Any) -> Any:
+    """Return a Keras model whose outputs a function computes from an image and a table."""
+    keras.utils.set_random_seed(7)
+    image, table = keras.Input((4, 4, 3), name="image"), keras.Input((5,), name="meta")
+    merged = layers.Concatenate(name="merge")([layers.Flatten(name="flat")(image), table])
+    return keras.Model([image, table], outputs(merged))
+
+
+def test_named_outputs_are_layers_of_the_keras_model(tmp_path: Path) -> None:
+    model = make_model_with_two_inputs(
+        lambda merged: {
+            "probs": layers.Dense(3, "softmax", name="probs")(merged),
+            "cls": layers.Dense(4, "softmax", name="head")(merged),
+        }
+    )
+    network: Any = actgrid.load_model(export_tflite(model, tmp_path / "m.tflite", "float"))
+    assert network.outputs == ("head", "probs")
+    assert list(network.output_names) == ["cls", "probs"]
+    x = [make_pixels(2, 4, 4, 3), make_pixels(2, 5)]
+    activations, expected = actgrid.Extractor(network, "*")(x), actgrid.Extractor(model, "*")(x)
+    for path in ("head", "probs"):
+        np.testing.assert_allclose(activations[path], expected[path], atol=1e-5)
+    options: Any = {"target": {"cls": 1}, "inputs": "meta", "patch": 2}
+    maps = actgrid.explain(network, x, "occlusion", **options)["meta"]
+    expected_maps = actgrid.explain(model, x, "occlusion", **options)["meta"]
+    np.testing.assert_allclose(maps.values, expected_maps.values, atol=1e-5)
+    assert maps.details["output"] == expected_maps.details["output"]
+
+
+def test_inputs_and_outputs_have_the_order_of_the_signature(tmp_path: Path) -> None:
+    names = [f"{letter}_head" for letter in "zxacbdefghij"]  # more than ten
+    model = make_model_with_two_inputs(
+        lambda merged: [layers.Dense(2, name=name)(merged) for name in names]
+    )
+    network: Any = actgrid.load_model(export_tflite(model, tmp_path / "m.tflite", "float"))
+    assert list(network.outputs) == list(network.output_names) == names
+    assert [info.name for info in network.inputs] == ["image", "meta"]
+
+
+def test_name_of_the_output_is_a_scope_of_the_graph(tmp_path: Path) -> None:
+    class Module(tf.Module):  # type: ignore[misc]
+        @tf.function(input_signature=[tf.TensorSpec((None, 3), name="x")])  # type: ignore[untyped-decorator]
+        def __call__(self, x: Any) -> dict[str, Any]:
+            with tf.name_scope("dense"):
+                logits = tf.matmul(x, tf.constant(KERNEL[0, 0, :3]))
+            return {"dense": tf.nn.softmax(logits)}
+
+    module = Module()
+    tf.saved_model.save(module, tmp_path / "saved", signatures=module.__call__)
+    network: Any = actgrid.load_model(
+        export_tflite(tmp_path / "saved", tmp_path / "m.tflite", "float")
+    )
+    assert network.list_logits() == {"dense": ("dense/logits", "softmax")}
+    assert [info.path for info in network.list_layers()] == ["dense"]
 
 
 # --- use in the rest of actgrid

@@ -310,7 +310,7 @@ def check_gradients(model: Any) -> None:
     if not is_differentiable(network):
         raise CapabilityError(
             f"the relevance of channels needs gradients, which {describe_network(network)} does "
-            "not provide; expected a Keras model"
+            "not provide; expected a Keras model or a SavedModel"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Unpack, overload
 
+from actgrid.attribution.default_methods import find_default_method
 from actgrid.attribution.methods import check_options, find_method
 from actgrid.attribution.requests import prepare_request
 from actgrid.models.types import LayerLike, ModelInput, ModelLike, TargetLike
@@ -19,7 +20,7 @@ __all__ = ["explain"]
 def explain(
     model: ModelLike,
     x: ModelInput,
-    method: str = "gradcam",
+    method: str | None = None,
     target: TargetLike = None,
     layer: LayerLike | None = None,
     *,
@@ -32,7 +33,7 @@ def explain(
 def explain(
     model: ModelLike,
     x: ModelInput,
-    method: str = "gradcam",
+    method: str | None = None,
     target: TargetLike = None,
     layer: LayerLike | None = None,
     *,
@@ -45,7 +46,7 @@ def explain(
 def explain(
     model: ModelLike,
     x: ModelInput,
-    method: str = "gradcam",
+    method: str | None = None,
     target: TargetLike = None,
     layer: LayerLike | None = None,
     *,
@@ -70,7 +71,8 @@ def explain(
         with `tokens` for a model that takes indices of tokens. For a model with several inputs, a
         list or dict; see `inputs` and `image_input`.
     method : str, optional
-        Name of the attribution method, see Notes.
+        Name of the attribution method, see Notes. None: gradcam; for a network without gradients
+        scorecam, or occlusion if no layer suits.
     target : int, str, callable, list or dict, optional
         The class to explain, by index or name, or a function that computes a score. None: the
         class that the model predicts.
@@ -351,11 +353,15 @@ def explain(
     >>> actgrid.explain(model, signal, method="integrated_gradients", target=0)
     <SequenceAttribution 1 map of 100 time, integrated_gradients>
     """
-    attribution_method = find_method(method)
     method_options = pick_options(options, MethodOptions)
-    check_options([attribution_method], layer, method_options)
     request_options = pick_options(options, RequestOptions)
+    if method is not None:
+        attribution_method = find_method(method)
+        check_options([attribution_method], layer, method_options)
     request = prepare_request(model, x, target, inputs=inputs, **request_options)
+    if method is None:
+        attribution_method = find_default_method(request.batch.model, layer)
+        check_options([attribution_method], layer, method_options)
     attributions = request.explain_all(attribution_method, layer, method_options)
     if inputs is None:
         return attributions[0]

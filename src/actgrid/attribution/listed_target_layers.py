@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from actgrid.attribution.methods import list_layerless_methods
+from actgrid.attribution.target_layers import TokenLayerError
 from actgrid.errors import LayerError
 from actgrid.models.layers import LayerInfo
 from actgrid.models.network import Network, has_edges
@@ -15,6 +16,11 @@ __all__ = ["find_target_layer"]
 _MOVING = (
     *("crop", "depthtospace", "expanddims", "extract", "flatten", "pad", "pool", "reshape"),
     *("resize", "slice", "spacetodepth", "squeeze", "tile", "transpose", "unsqueeze", "upsample"),
+)
+# The same of operations that mix the positions of flattened values, or move them.
+_MIXING = (
+    *("attention", "einsum", "fullyconnected", "gather", "gemm", "gru", "lstm", "matmul", "rnn"),
+    *("softmax", "transpose"),
 )
 
 
@@ -30,7 +36,8 @@ def find_target_layer(
     It is the last layer with floating-point values at more than one position and with as many axes
     as the explained input. If the network lists its connections, the layer must also lie between
     the input and the output, must come from trained weights and must not only move values; if the
-    output has spatial axes, the last layer with weights must follow.
+    output has spatial axes, the last layer with weights must follow. Its positions must be those of
+    the input, and not heads and tokens of attention, for example.
 
     Parameters
     ----------
@@ -45,6 +52,8 @@ def find_target_layer(
 
     Raises
     ------
+    TokenLayerError
+        If the network works on tokens of an image. Also a LayerError.
     LayerError
         If no layer is suitable.
     """
@@ -66,12 +75,70 @@ def find_target_layer(
         candidates = [
             info for info in candidates if info.path in suitable and not _only_moves(info)
         ]
+        if any(len(info.shape) == rank for info in network.inputs if info.name in names):
+            positioned = _find_positioned_layers(infos, edges, names, rank)
+            candidates = [info for info in candidates if info.path in positioned]
+            tokens = {info.path for info in infos if len(info.shape) == 3 and _has_positions(info)}
+            # One convolution of an image makes the tokens.
+            convolutions = [
+                info for info in infos if info.path in positioned and "conv" in info.type.lower()
+            ]
+            if rank == 4 and tokens & suitable and len(convolutions) < 2:
+                embedding = (
+                    f", or layer={candidates[-1].path!r}, the patch embedding" if candidates else ""
+                )
+                raise TokenLayerError(
+                    "the model works on tokens: pass token_grid=(h, w), the number of patches in "
+                    f"height and width, to use its last layer of tokens{embedding}; or use a "
+                    f"method that needs no layer: {list_layerless_methods(network)}"
+                )
     if not candidates:
         raise LayerError(
             "the model has no layer with a spatial output that corresponds to the input: choose a "
-            f"layer, or use a method that needs no layer: {list_layerless_methods()}"
+            f"layer, or use a method that needs no layer: "
+            f"{list_layerless_methods(network)}"
         )
     return candidates[-1]
+
+
+def _find_positioned_layers(
+    infos: Sequence[LayerInfo], edges: Iterable[tuple[str, str]], names: set[str], rank: int
+) -> set[str]:
+    """Return the paths of the layers whose positions correspond to those of the input.
+
+    They have the axes of the input, and come from it through layers of this kind. Between two of
+    them there may be layers with other axes, such as a normalization of groups, if they do not mix
+    or move positions and if the positions before and after are as many.
+
+    Parameters
+    ----------
+    names
+        Names of the explained inputs.
+    rank
+        Number of axes of these inputs.
+    """
+    sources: dict[str, list[str]] = {}
+    for source, target in edges:
+        sources.setdefault(target, []).append(source)
+    positioned, detours = set(names), set[str]()
+    known_sides: set[tuple[int | None, ...]] = set()
+    for info in infos:
+        kind = info.type.replace("_", "").lower()
+        before = set(sources.get(info.path, []))
+        is_mixing = any(part in kind for part in _MIXING)
+        if len(info.shape) != rank:
+            if before & (positioned | detours) and not is_mixing:
+                detours.add(info.path)
+        elif (before & positioned and not ("matmul" in kind and len(before) > 1)) or (
+            before & detours and not is_mixing and _get_sides(info) in known_sides
+        ):
+            positioned.add(info.path)
+            known_sides.add(_get_sides(info))
+    return positioned
+
+
+def _get_sides(info: LayerInfo) -> tuple[int | None, ...]:
+    return info.shape[2:] if info.data_format == "channels_first" else info.shape[1:-1]
 
 
 def _collect(edges: Iterable[tuple[str, str]], starts: Iterable[str]) -> set[str]:
@@ -98,8 +165,7 @@ def _has_positions(info: LayerInfo) -> bool:
     """Return whether a layer has floating-point values at more than one position."""
     if not info.is_spatial or "float" not in info.dtype:
         return False
-    sides = info.shape[2:] if info.data_format == "channels_first" else info.shape[1:-1]
-    return any(side != 1 for side in sides)
+    return any(side != 1 for side in _get_sides(info))
 
 
 def _only_moves(info: LayerInfo) -> bool:

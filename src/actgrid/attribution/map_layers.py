@@ -422,7 +422,7 @@ def choose_layer(
         raise ShapeError(
             "class activation maps need an input with positions, such as (N, T, C) or "
             f"(N, H, W, C), not {tuple(batch.values.shape)}; a method that needs no layer explains "
-            f"it: {list_layerless_methods()}"
+            f"it: {list_layerless_methods(get_network(batch.model))}"
         )
     if isinstance(layer, (list, tuple, set)):
         raise OptionError(f"layer must be one layer, not {layer!r}")

@@ -50,11 +50,18 @@ def _get_sort_key(family: Sequence[Method]) -> tuple[int, int]:
     return group, min(method.year for method in family)
 
 
-def list_layerless_methods() -> str:
-    """Return the names of the methods that need no layer, separated by commas."""
+def list_layerless_methods(network: Network | None = None) -> str:
+    """Return the names of the methods that need no layer, separated by commas.
+
+    Parameters
+    ----------
+    network
+        Leave out methods that need what this network lacks.
+    """
+    methods = get_methods() if network is None else find_usable_methods(network)
     return ", ".join(
         name
-        for name, method in get_methods().items()
+        for name, method in methods.items()
         if not {"attention", "layer"}.intersection(method.needs)
     )
 
@@ -103,9 +110,10 @@ def check_needs(methods: Iterable[Method], model: ModelLike) -> None:
         missing = _list_missing_needs(method, network)
         if missing:
             usable = find_usable_methods(network)
+            other = "" if is_compiled(network) else ", or a Keras model or a SavedModel"
             raise CapabilityError(
                 f"{method.name} needs {' and '.join(missing)}, which {describe_network(network)} "
-                f"does not provide: use one of {', '.join(usable)}, or a Keras model"
+                f"does not provide: use one of {', '.join(usable)}{other}"
             )
 
 

@@ -23,10 +23,11 @@ def list_output_names(model: Any, outputs: Any) -> list[str]:
     """Return the names of a model's outputs, in the order of `tf.nest.flatten`.
 
     The names are the keys of a dict, the names of the output layers for a list, or else indices.
+    Those of a network are its `output_names`, if it has them, or the paths of its outputs.
     """
     paths = [path for path, _ in flatten_with_paths(outputs)]
     if is_network(model):
-        return list(model.outputs)
+        return list(getattr(model, "output_names", model.outputs))
     if not isinstance(outputs, Mapping):
         names = list(getattr(model, "output_names", None) or [])
         if not names:  # a Sequential has no `output_names`

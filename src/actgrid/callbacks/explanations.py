@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Unpack, cast
 
+from actgrid.attribution.default_methods import DEFAULT_METHOD
 from actgrid.attribution.methods import check_options, find_method
 from actgrid.attribution.requests import prepare_request
 from actgrid.callbacks.pictures import PictureCallback
@@ -26,7 +27,7 @@ class Explanations(PictureCallback):
     data : array_like, dict, list, image sources or dataset
         The samples to explain, as in `ActivationGrids`.
     method : str, optional
-        Attribution method, as in `actgrid.explain`.
+        Attribution method, as in `actgrid.explain`. None: gradcam.
     target : int, str, callable, list or dict, optional
         The class or function to explain, as in `actgrid.explain`. None: the class that the model
         predicts at each step, which may change during training.
@@ -78,13 +79,13 @@ class Explanations(PictureCallback):
     def __init__(
         self,
         data: Any,
-        method: str = "gradcam",
+        method: str | None = None,
         target: TargetLike = None,
         layer: LayerLike | None = None,
         **options: Unpack[ExplanationsOptions],
     ) -> None:
         super().__init__(options)
-        self._method = find_method(method)
+        self._method = find_method(DEFAULT_METHOD if method is None else method)
         self._layer, self._options = layer, pick_options(options, MethodOptions)
         check_options([self._method], layer, self._options)
         self._data = read_data(data)

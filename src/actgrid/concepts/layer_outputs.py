@@ -21,7 +21,8 @@ from actgrid.models.calls import choose_calls
 from actgrid.models.compiled import trace_once
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.layers import LayerInfo, Selection
-from actgrid.models.networks import trace_network
+from actgrid.models.network import check_compiled
+from actgrid.models.networks import get_network, trace_network
 from actgrid.models.tracing import keep_state
 from actgrid.models.types import LayerLike, LayersLike, ModelInput, ModelLike, TargetLike
 
@@ -128,9 +129,12 @@ def find_layers(batch: ExplainedBatch, layers: LayersLike) -> list[LayerInfo]:
 
     Raises
     ------
+    CapabilityError
+        If the layers of the model do not run inside TensorFlow.
     LayerError
         If there is no such layer, or the scores do not depend on a layer.
     """
+    check_compiled(get_network(batch.model), "the analysis of concepts")
     selection = None if layers is None else Selection(layers).resolve_predicates(batch.model)
     infos: list[LayerInfo] = trace_once(
         batch.model, _LayerSearch(batch.reader, selection), batch.inputs

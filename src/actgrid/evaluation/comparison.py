@@ -9,6 +9,7 @@ from typing import Any, Unpack, cast
 import numpy as np
 import numpy.typing as npt
 
+from actgrid.attribution.default_methods import find_compared_methods
 from actgrid.attribution.method import Method
 from actgrid.attribution.methods import check_needs, check_options, find_method
 from actgrid.attribution.requests import ExplanationRequest, prepare_request
@@ -33,7 +34,6 @@ from actgrid.rendering.sheet import pad_pictures
 
 __all__ = [
     "COMPARED_METRICS",
-    "DEFAULT_METHODS",
     "MethodComparison",
     "compare_methods",
     "compare_request",
@@ -42,9 +42,6 @@ __all__ = [
 
 # Longest side of a picture in the table, in pixels.
 _MAX_SIDE = 512
-# One method of each family, as methods of a family give similar maps. These methods take seconds
-# and need no optional packages.
-DEFAULT_METHODS = ("gradcam", "smoothgrad", "integrated_gradients", "occlusion")
 # Fewer steps than `evaluate` takes: the scores of a sheet have three digits.
 COMPARED_METRICS: Mapping[str, Mapping[str, Any]] = {
     "deletion": {"steps": 20},
@@ -139,7 +136,8 @@ def compare_methods(
     methods : list of str or dict, optional
         Names of methods, see `actgrid.explain`; or a dict from the name of a method to a dict of
         its options. None: ``gradcam``, ``smoothgrad``, ``integrated_gradients`` and
-        ``occlusion``.
+        ``occlusion``; for a network without gradients, those of ``scorecam``, ``eigencam``,
+        ``occlusion`` and ``rise`` that work.
     target : int, str, callable, list or dict, optional
         The class or function to explain, as in `actgrid.explain`; several classes of an image have
         a row each. None: the class that the model predicts for the sample. All methods explain the
@@ -198,13 +196,17 @@ def compare_methods(
     >>> sorted(sheet.ranking)
     ['occlusion', 'smoothgrad']
     """
-    options_by_method = _parse_methods(methods)
-    check_options(list(options_by_method), layer, {})
+    options_by_method = {} if methods is None else _parse_methods(methods)
+    if methods is not None:
+        check_options(list(options_by_method), layer, {})
     for method, method_options in options_by_method.items():
         check_options([method], None, method_options)
     options_by_metric = parse_metrics(COMPARED_METRICS if metrics is None else metrics, {})
     check_metric_needs(options_by_metric, (), has_regions=False)
     request = prepare_request(model, x, target, **pick_options(options, RequestOptions))
+    if methods is None:
+        compared = find_compared_methods(request.batch.model, layer)
+        options_by_method = {method: {} for method in compared}
     overlay = cast(OverlayOptions, pick_options(options, OverlayOptions))
     return compare_request(
         request, options_by_method, layer, options_by_metric, overlay, options["progress"]
@@ -320,7 +322,7 @@ def _parse_methods(methods: Any) -> dict[Method, dict[str, Any]]:
         options_by_method = {find_method(name): dict(options) for name, options in methods.items()}
     else:
         is_list = isinstance(methods, Iterable) and not isinstance(methods, str)
-        names = DEFAULT_METHODS if methods is None else methods if is_list else [methods]
+        names = methods if is_list else [methods]
         options_by_method = {find_method(name): {} for name in names}
     if not options_by_method:
         raise OptionError("methods must name at least one method")

@@ -49,6 +49,14 @@ _PLUMBING = _COPYING | frozenset(
         *("tile", "transpose", "unsqueeze", "zeroslike"),
     ]
 )
+# Operations that end a layer, if they take tensors of this layer alone.
+_ENDINGS = _COPYING | frozenset(
+    [
+        *("add", "biasadd", "elu", "gelu", "hardswish", "l2normalization", "leakyrelu", "logistic"),
+        *("logsoftmax", "mul", "relu", "relu6", "relun1to1", "reshape", "sigmoid", "softmax"),
+        *("squeeze", "tanh", "transpose"),
+    ]
+)
 # Scopes that Keras and TensorFlow open inside a layer.
 _INNER_SCOPES = frozenset(["Tensordot", "batchnorm", "dropout", "einsum", "moments", "normalize"])
 _NUMBER = re.compile(r"_\d+$")
@@ -79,6 +87,8 @@ class GraphTensor(NamedTuple):
         Whether the graph returns the tensor.
     is_hidden
         Whether the tensor is never the output of a layer, such as a shape.
+    output_name
+        Name of the output in the signature, for a tensor with a generated name in no layer.
     """
 
     names: tuple[str, ...]
@@ -87,6 +97,7 @@ class GraphTensor(NamedTuple):
     constants: Mapping[str, int] = {}
     is_output: bool = False
     is_hidden: bool = False
+    output_name: str = ""
 
 
 class GraphLayer(NamedTuple):
@@ -366,8 +377,10 @@ def _find_scopes(tensors: Sequence[GraphTensor], positions: Iterable[int]) -> di
             # The last constant is the bias, or the offset of a fused batch normalization.
             constant_scopes = map(_read_constant_scope, reversed(list(tensor.constants)))
             own_scope = next(filter(None, constant_scopes), None)
-            if own_scope is None and tensor.is_output:
-                own_scope = next((scopes[source] for source in tensor.inputs if source >= 0), None)
+            if own_scope is None and tensor.is_output and _is_among(tensor, _ENDINGS):
+                # The converter has removed the name, of a layer's activation for example.
+                sources = {scopes.get(source) for source in tensor.inputs}
+                own_scope = sources.pop() if len(sources) == 1 else None
         scopes[position] = own_scope or ()
     _fold_replaced(tensors, scopes)
     return scopes
@@ -500,7 +513,7 @@ def _cut_inner_scopes(scope: _Scope) -> _Scope:
 
 
 def _get_own_name(tensor: GraphTensor) -> str:
-    names = [_split_name(name)[-1] for name in tensor.names if name]
+    names = [_split_name(name)[-1] for name in (*tensor.names, tensor.output_name) if name]
     return next((name for name in names if not _GENERATED.fullmatch(name)), None) or (
         names[0] if names else tensor.type
     )

@@ -382,7 +382,7 @@ def check_compiled(network: Network, purpose: str) -> None:
     if not is_compiled(network):
         raise CapabilityError(
             f"{purpose} needs layers that run inside TensorFlow, which "
-            f"{describe_network(network)} does not have; expected a Keras model"
+            f"{describe_network(network)} does not have; expected a Keras model or a SavedModel"
         )
 
 
@@ -397,7 +397,8 @@ def check_connected(network: Network, purpose: str) -> None:
     if not (is_compiled(network) or has_edges(network)):
         raise CapabilityError(
             f"{purpose} needs layers and their connections, which {describe_network(network)} does "
-            "not list; expected a Keras model or a network with the method list_edges"
+            "not list; expected a Keras model, an exported model, or a network with the method "
+            "list_edges"
         )
 
 

@@ -152,6 +152,11 @@ class TFLiteNetwork:
         self._inputs = [_read_tensor(details) for details in interpreter.get_input_details()]
         outputs = [_read_tensor(details) for details in interpreter.get_output_details()]
         ends = [*self._inputs, *outputs]
+        input_names, output_names = self._read_signature({tensor.index for tensor in ends})
+        outputs.sort(key=lambda tensor: _get_order(output_names.get(tensor.index, "")))
+        if all(_INPUT_AFFIXES.match(tensor.name) for tensor in self._inputs):
+            # The converter shuffles the inputs of a SavedModel.
+            self._inputs.sort(key=lambda tensor: _get_order(input_names.get(tensor.index, "")))
         for tensor in self._inputs:
             if not tensor.is_numeric:
                 raise ValueError(f"its input {tensor.name!r} is {tensor.dtype}; expected numbers")
@@ -159,7 +164,6 @@ class TFLiteNetwork:
         sizes = {tensor.shape[0] if tensor.shape else 1 for tensor in ends}
         is_free = any(tensor.shape[:1] == (-1,) for tensor in self._inputs)
         self._batch_size = -1 if is_free else sizes.pop() if len(sizes) == 1 else 1
-        input_names, output_names = self._read_signature({tensor.index for tensor in ends})
         positions, tensors, graph_tensors = self._read_operations()
         # A float input that is quantized first has the range of the quantized values.
         ranges = {
@@ -179,21 +183,26 @@ class TFLiteNetwork:
         output_positions = [positions.get(tensor.index, -1) for tensor in outputs]
         for tensor, position in zip(outputs, output_positions, strict=True):
             if position >= 0 and tensor.is_numeric:
-                names = graph_tensors[position].names
-                if not _GENERIC_OUTPUT.fullmatch(name := output_names.get(tensor.index, "")):
-                    names = (*names, name)
                 graph_tensors[position] = graph_tensors[position]._replace(
-                    names=names, is_output=True
+                    output_name=output_names.get(tensor.index, ""), is_output=True
                 )
         self._layers = find_layers(graph_tensors)
         self._tensors = {layer.path: tensors[layer.position] for layer in self._layers}
         numbers = [
-            find_output_layer(graph_tensors, self._layers, position)
+            None if position < 0 else find_output_layer(graph_tensors, self._layers, position)
             for position in output_positions
-            if position >= 0
         ]
         output_layers = [self._layers[number] for number in numbers if number is not None]
         self._outputs = tuple(layer.path for layer in output_layers)
+        names = [
+            output_names.get(tensor.index, "")
+            for tensor, number in zip(outputs, numbers, strict=True)
+            if number is not None
+        ]
+        self._output_names = tuple(
+            path if not name or _GENERIC_OUTPUT.fullmatch(name) else name
+            for path, name in zip(self._outputs, names, strict=True)
+        )
         self._logits: dict[str, tuple[str, str]] = {}
         paths = {layer.position: layer.path for layer in self._layers}
         for layer in output_layers:
@@ -289,6 +298,11 @@ class TFLiteNetwork:
     def outputs(self) -> Sequence[str]:
         """Paths of the layers whose outputs the network returns."""
         return self._outputs
+
+    @property
+    def output_names(self) -> Sequence[str]:
+        """Name of each output in the signature; the path of its layer if the name is generated."""
+        return self._output_names
 
     def list_layers(self, x: Any = None) -> list[LayerInfo]:
         """List every layer output of the network, in the order in which the layers run.
@@ -387,15 +401,15 @@ class TFLiteNetwork:
     def _invoke(self, arrays: list[Array], tensors: list[_Tensor]) -> list[Array]:
         """Run the interpreter, and return copies of the values of tensors."""
         interpreter = self._interpreter
-        described = interpreter.get_input_details()
+        shapes = {entry["index"]: entry["shape"] for entry in interpreter.get_input_details()}
         try:
-            for details, array in zip(described, arrays, strict=True):
-                if tuple(details["shape"]) != array.shape:
-                    interpreter.resize_tensor_input(details["index"], array.shape, strict=True)
+            for tensor, array in zip(self._inputs, arrays, strict=True):
+                if tuple(shapes[tensor.index]) != array.shape:
+                    interpreter.resize_tensor_input(tensor.index, array.shape, strict=True)
             interpreter.allocate_tensors()  # does nothing if no shape has changed
             interpreter.reset_all_variables()  # such as the state of a recurrent layer
-            for details, array in zip(described, arrays, strict=True):
-                interpreter.set_tensor(details["index"], np.ascontiguousarray(array))
+            for tensor, array in zip(self._inputs, arrays, strict=True):
+                interpreter.set_tensor(tensor.index, np.ascontiguousarray(array))
             interpreter.invoke()
             return [interpreter.get_tensor(tensor.index) for tensor in tensors]
         except RuntimeError as error:
@@ -411,6 +425,12 @@ class TFLiteNetwork:
 
     def __reduce__(self) -> tuple[type[TFLiteNetwork], tuple[bytes, str]]:
         return TFLiteNetwork, (self._content, self._name)
+
+
+def _get_order(name: str) -> tuple[str, int]:
+    """Return the key that sorts names of a signature: ``output_2`` comes before ``output_10``."""
+    stem, separator, number = name.rpartition("_")
+    return (stem, int(number)) if separator and number.isdecimal() else (name, -1)
 
 
 def _make_interpreter(content: bytes, name: str) -> Any:

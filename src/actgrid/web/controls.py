@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from actgrid.attribution.default_methods import DEFAULT_METHOD
 from actgrid.option_groups import Option, get_options
 from actgrid.option_types import Channels, Choice, Normalize
 from actgrid.options import GridOptions, OverlayOptions, TargetOptions
@@ -41,10 +42,12 @@ def describe_controls(
     grid, heatmap = get_options(GridOptions), get_options(TargetOptions, OverlayOptions)
     orders = [*ORDERS, *([RELEVANCE] if has_relevance else [])]
     choices = {"cmap": list(COLORMAPS), "method": methods, "order": orders}
-    return {
+    controls = {
         "layer": {name: _describe_control(grid[name], choices.get(name)) for name in _LAYER},
         "heatmap": {name: _describe_control(heatmap[name], choices.get(name)) for name in _HEATMAP},
     }
+    controls["heatmap"]["method"]["default"] = DEFAULT_METHOD
+    return controls
 
 
 def _describe_control(option: Option, choices: list[str] | None) -> dict[str, Any]:

@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.attribution.channel_relevance import check_order_options
+from actgrid.attribution.default_methods import COMPARED_METHODS
 from actgrid.encoding import encode, encode_png, make_blank_levels
 from actgrid.errors import ModelError, NotFoundError
-from actgrid.evaluation.comparison import DEFAULT_METHODS
 from actgrid.models import LayerInfo, load_model
 from actgrid.models.drawing import draw_layer
 from actgrid.models.network import is_compiled, is_differentiable
@@ -231,7 +231,7 @@ class Viewer:
                     "summary": method.summary,
                     "source": method.source,
                     "layer": method.takes_layer,
-                    "is_compared": method.name in DEFAULT_METHODS,
+                    "is_compared": method.name in COMPARED_METHODS,
                 }
                 for method in methods.values()
             ],

@@ -38,7 +38,10 @@ from actgrid.options import (
     BatchOptions,
     JsonOptions,
     output="comparison.png",
-    method=NoneMeaning("gradcam, smoothgrad, integrated_gradients and occlusion"),
+    method=NoneMeaning(
+        "gradcam, smoothgrad, integrated_gradients and occlusion; for networks without gradients "
+        "scorecam, eigencam, occlusion and rise"
+    ),
     metric=NoneMeaning("deletion and insertion, with 20 steps"),
     batch_size=32,
 )

@@ -60,6 +60,7 @@ def evaluate(
     if model is None or not images:
         raise OptionError("MODEL and IMAGE are required, except with --list")
 
+    from actgrid.attribution.default_methods import find_default_method
     from actgrid.cli.comparing import load_compared_inputs
     from actgrid.cli.explaining import (
         print_warnings_in_one_line,
@@ -76,14 +77,17 @@ def evaluate(
     if output is not None:
         find_image_format(output.suffix)
         make_folder(output.parent)
-    methods = options["method"] if isinstance(options["method"], list) else [options["method"]]
-    select_methods(methods, options["layer"], {})
+    methods = options["method"]
+    if methods is not None:
+        select_methods(methods, options["layer"], {})
     metrics = options["metric"] or DEFAULT_METRICS
     settings = options.select(MetricOptions)
     boxes, masks = parse_boxes(options["boxes"]), read_masks(options["masks"])
     has_regions = boxes is not None or masks is not None
     check_metric_needs(parse_metrics(metrics, settings), (), has_regions=has_regions)
     inputs = load_compared_inputs(model, images, options)
+    if methods is None:
+        methods = [find_default_method(inputs.model, inputs.layer).name]
     with rephrase_target_errors(), print_warnings_in_one_line():
         evaluation = evaluate(
             inputs.model,

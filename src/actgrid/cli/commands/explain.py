@@ -68,6 +68,7 @@ def explain(
     if model is None or not images or options["output"] is None:
         raise OptionError("MODEL, IMAGE and --output are required, except with --list")
 
+    from actgrid.attribution.default_methods import find_default_method
     from actgrid.cli.explaining import (
         list_explained_inputs,
         parse_inputs,
@@ -94,7 +95,8 @@ def explain(
     texts = options["target"] or []
     layer = options["layer"]
     drawing = options.select(OverlayOptions)
-    methods = select_methods(options["method"], layer, options.select(MethodOptions))
+    select = partial(select_methods, layer=layer, options=options.select(MethodOptions))
+    methods = {} if options["method"] is None else select(options["method"])
     labels = read_labels_option(options["labels"])
     target = parse_targets(texts, labels)
     get_model = cache(partial(load_model, model, **options.select(LoadedModelOptions)))
@@ -104,6 +106,7 @@ def explain(
     output = Path(options["output"])
     make_folder(output)
     network = get_model()
+    methods = methods or select([find_default_method(network, layer).name])
     preprocessing = resolve_preprocessing(network, options["preprocess"])
     layers = parse_layers(network, None if layer is None else [layer])
     inputs = parse_inputs(options["inputs"])

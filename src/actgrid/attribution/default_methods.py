@@ -1,0 +1,69 @@
+"""Choice of the attribution methods if the user names none."""
+
+from __future__ import annotations
+
+from actgrid.attribution.listed_target_layers import find_target_layer
+from actgrid.attribution.method import Method
+from actgrid.attribution.methods import find_usable_methods
+from actgrid.errors import LayerError, ModelError
+from actgrid.models.network import Network
+from actgrid.models.networks import get_network
+from actgrid.models.types import LayerLike, ModelLike
+
+__all__ = ["COMPARED_METHODS", "DEFAULT_METHOD", "find_compared_methods", "find_default_method"]
+
+# The method that explains a model with gradients.
+DEFAULT_METHOD = "gradcam"
+# One method of each family, as methods of a family give similar maps. These methods take seconds
+# and need no optional packages.
+COMPARED_METHODS = ("gradcam", "smoothgrad", "integrated_gradients", "occlusion")
+# The same for networks without gradients.
+_COMPARED_WITHOUT_GRADIENTS = ("scorecam", "eigencam", "occlusion", "rise")
+
+
+def find_default_method(model: ModelLike, layer: LayerLike | None = None) -> Method:
+    """Return the method that explains a model if the user names none.
+
+    It is the first of gradcam, scorecam and occlusion that works for the model.
+
+    Parameters
+    ----------
+    layer
+        The layer that the user chose; None: the default layer.
+    """
+    network = get_network(model)
+    usable = find_usable_methods(network)
+    if DEFAULT_METHOD in usable:
+        return usable[DEFAULT_METHOD]
+    has_layer = "scorecam" in usable and (layer is not None or _has_target_layer(network))
+    return usable["scorecam" if has_layer else "occlusion"]
+
+
+def find_compared_methods(model: ModelLike, layer: LayerLike | None = None) -> list[Method]:
+    """Return the methods that are compared for a model if the user names none.
+
+    Parameters
+    ----------
+    layer
+        The layer that the user chose; None: the default layer.
+    """
+    network = get_network(model)
+    usable = find_usable_methods(network)
+    if usable.keys() >= set(COMPARED_METHODS):
+        return [usable[name] for name in COMPARED_METHODS]
+    has_layer = layer is not None or _has_target_layer(network)
+    methods = [usable[name] for name in _COMPARED_WITHOUT_GRADIENTS if name in usable]
+    return [method for method in methods if has_layer or not method.takes_layer]
+
+
+def _has_target_layer(network: Network) -> bool:
+    """Return whether a layer of a network outside TensorFlow suits class activation maps."""
+    if not network.inputs:
+        return False
+    explained = max(network.inputs, key=lambda info: len(info.shape))
+    try:
+        infos = network.list_layers()
+        find_target_layer(network, infos, len(explained.shape), explained.name)
+    except (LayerError, ModelError):
+        return False
+    return True
