@@ -10,10 +10,18 @@ from actgrid.models.network import Network
 from actgrid.models.networks import get_network
 from actgrid.models.types import LayerLike, ModelLike
 
-__all__ = ["COMPARED_METHODS", "DEFAULT_METHOD", "find_compared_methods", "find_default_method"]
+__all__ = [
+    "COMPARED_METHODS",
+    "DEFAULT_METHOD",
+    "DEFAULT_METHODS",
+    "find_compared_methods",
+    "find_default_method",
+]
 
 # The method that explains a model with gradients.
 DEFAULT_METHOD = "gradcam"
+# The methods of which one explains a network.
+DEFAULT_METHODS = (DEFAULT_METHOD, "scorecam", "occlusion")
 # One method of each family, as methods of a family give similar maps. These methods take seconds
 # and need no optional packages.
 COMPARED_METHODS = ("gradcam", "smoothgrad", "integrated_gradients", "occlusion")

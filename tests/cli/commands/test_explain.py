@@ -293,7 +293,9 @@ def test_explain_reports_invalid_options_before_loading_tensorflow(
         ("--method", "saliency", "--layer", "conv"): ["leave layer out"],
         ("--method", "lime"): ["lime needs scikit-learn", "actgrid[explain]"],
         ("--stepz", "3"): ["unknown option --stepz (did you mean --steps", "explain --help"],
-        ("--steps", "9"): ["--steps is not an option of gradcam; options: --token-grid"],
+        ("--steps", "9"): [
+            "--steps is not an option of gradcam, scorecam, occlusion; options: --token-grid"
+        ],
         ("--patch", "4", "--method", "saliency"): [
             "--patch is not an option of saliency",
             "--reduce",

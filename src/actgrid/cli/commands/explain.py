@@ -68,7 +68,7 @@ def explain(
     if model is None or not images or options["output"] is None:
         raise OptionError("MODEL, IMAGE and --output are required, except with --list")
 
-    from actgrid.attribution.default_methods import find_default_method
+    from actgrid.attribution.default_methods import DEFAULT_METHODS, find_default_method
     from actgrid.cli.explaining import (
         list_explained_inputs,
         parse_inputs,
@@ -96,7 +96,7 @@ def explain(
     layer = options["layer"]
     drawing = options.select(OverlayOptions)
     select = partial(select_methods, layer=layer, options=options.select(MethodOptions))
-    methods = {} if options["method"] is None else select(options["method"])
+    methods = select(options["method"] or DEFAULT_METHODS)
     labels = read_labels_option(options["labels"])
     target = parse_targets(texts, labels)
     get_model = cache(partial(load_model, model, **options.select(LoadedModelOptions)))
@@ -106,7 +106,8 @@ def explain(
     output = Path(options["output"])
     make_folder(output)
     network = get_model()
-    methods = methods or select([find_default_method(network, layer).name])
+    if options["method"] is None:
+        methods = select([find_default_method(network, layer).name])
     preprocessing = resolve_preprocessing(network, options["preprocess"])
     layers = parse_layers(network, None if layer is None else [layer])
     inputs = parse_inputs(options["inputs"])
