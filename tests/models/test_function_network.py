@@ -227,7 +227,6 @@ def test_outputs_only() -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: actgrid.explain(_predict, _IMAGES),
         lambda: actgrid.explain(_predict, _IMAGES, "saliency"),
         lambda: actgrid.maximize(_predict, 0),
         lambda: actgrid.render_weights(_predict),

@@ -1204,6 +1204,7 @@ def test_remove_uploaded_images_only(open_page: OpenPage, url: str) -> None:
         expect(page.locator("#images")).to_contain_text(f"{initial_count + 2} images")
         image = str(get_state(page)["image"])
         wait_for(page, STEM, image)
+        page.wait_for_timeout(500)  # the thumbnails load, which are missing afterwards
         # Remove the selected image, then an image that is not selected.
         page.get_by_role("button", name="Remove orchid.png", exact=True).click()
         expect(page.locator("#images h2")).not_to_have_text("orchid.png")
