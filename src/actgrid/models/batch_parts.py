@@ -1,4 +1,4 @@
-"""Run a network on a batch in parts of the size that the network takes."""
+"""Split the input of a network: its arrays, and parts of the size that the network takes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["run_in_parts"]
+__all__ = ["list_arrays", "run_in_parts"]
 
 Array = npt.NDArray[Any]
+
+
+def list_arrays(x: Any) -> Sequence[Any]:
+    """Return the arrays of an input, or of several inputs."""
+    return x if isinstance(x, (list, tuple)) else [x]
 
 
 def run_in_parts(

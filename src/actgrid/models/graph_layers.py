@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import NamedTuple
 
 __all__ = [
     "GraphLayer",
     "GraphTensor",
+    "OutputLogits",
     "find_layers",
     "find_output_layer",
+    "find_output_logits",
     "list_layer_edges",
 ]
 
@@ -40,8 +42,8 @@ _COPYING = frozenset(
         *("identityn", "preventgradient", "quantize", "quantizelinear", "stopgradient"),
     ]
 )
-# Operations that are listed only as a part of a layer.
 _RECURRENT = frozenset(["gru", "lstm", "rnn"])
+# Operations that are listed only as a part of a layer.
 _PLUMBING = _COPYING | frozenset(
     [
         *("broadcastto", "constantofshape", "expand", "expanddims", "fill", "oneslike", "pack"),
@@ -57,6 +59,14 @@ _ENDINGS = _COPYING | frozenset(
         *("squeeze", "tanh", "transpose"),
     ]
 )
+# Activations that compute probabilities from logits.
+_PROBABILITIES = {
+    "logistic": "sigmoid",
+    "qlinearsigmoid": "sigmoid",
+    "qlinearsoftmax": "softmax",
+    "sigmoid": "sigmoid",
+    "softmax": "softmax",
+}
 # Scopes that Keras and TensorFlow open inside a layer.
 _INNER_SCOPES = frozenset(["Tensordot", "batchnorm", "dropout", "einsum", "moments", "normalize"])
 _NUMBER = re.compile(r"_\d+$")
@@ -123,6 +133,24 @@ class GraphLayer(NamedTuple):
     position: int
     sources: tuple[int, ...]
     parameters: int
+
+
+class OutputLogits(NamedTuple):
+    """Record of the logits of an output that is their softmax or sigmoid.
+
+    Attributes
+    ----------
+    path
+        Path of the layer that returns the logits, or else a path of its own.
+    position
+        Position of the tensor.
+    activation
+        ``"softmax"`` or ``"sigmoid"``.
+    """
+
+    path: str
+    position: int
+    activation: str
 
 
 def find_layers(tensors: Sequence[GraphTensor]) -> list[GraphLayer]:
@@ -229,6 +257,29 @@ def find_output_layer(
     source = _find_copied_tensor(tensors, position)
     numbers = (number for number, layer in enumerate(layers) if layer.position == source)
     return next(numbers, None)
+
+
+def find_output_logits(
+    tensors: Sequence[GraphTensor], layers: Sequence[GraphLayer], outputs: Iterable[int]
+) -> Iterator[tuple[str, OutputLogits]]:
+    """Yield the logits of each output that is a softmax or sigmoid.
+
+    Parameters
+    ----------
+    outputs
+        Numbers of the layers that the graph returns.
+
+    Yields
+    ------
+    tuple
+        Path of the output, and its logits.
+    """
+    paths = {layer.position: layer.path for layer in layers}
+    for path, _, position, *_ in (layers[number] for number in outputs):
+        activation = _PROBABILITIES.get(_simplify_type(tensors[position]))
+        if activation is not None and (source := tensors[position].inputs[0]) >= 0:
+            # The tensor before a softmax is usually not the output of a layer.
+            yield path, OutputLogits(paths.get(source, f"{path}/logits"), source, activation)
 
 
 def _mark_copied_outputs(tensors: Sequence[GraphTensor]) -> list[GraphTensor]:
@@ -520,4 +571,9 @@ def _get_own_name(tensor: GraphTensor) -> str:
 
 
 def _is_among(tensor: GraphTensor, types: frozenset[str]) -> bool:
-    return tensor.type.replace("_", "").lower() in types
+    return _simplify_type(tensor) in types
+
+
+def _simplify_type(tensor: GraphTensor) -> str:
+    """Return the type of an operation in lower case without underscores."""
+    return tensor.type.replace("_", "").lower()

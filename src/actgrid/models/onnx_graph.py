@@ -16,11 +16,11 @@ import numpy.typing as npt
 
 from actgrid.errors import MissingDependencyError
 from actgrid.models.graph_layers import GraphTensor
+from actgrid.models.quantization import Scale
 
 __all__ = [
     "DTYPES",
     "OnnxGraph",
-    "Scale",
     "find_data_formats",
     "find_unsafe_data",
     "import_onnx",
@@ -90,33 +90,6 @@ _IMAGE_CHANNELS = frozenset([1, 3, 4])
 _CHANNELS_LAST = frozenset(["FusedMatMul", "MatMul", "MatMulInteger", "QLinearMatMul"])
 # Lists the scopes of PyTorch's modules around an operation.
 _SCOPES_KEY = "pkg.torch.onnx.name_scopes"
-
-
-class Scale(NamedTuple):
-    """Record of the scale of quantized values: real value = scale * (value - zero point).
-
-    Attributes
-    ----------
-    scales, zero_points
-        A number each, or a value for each position of an axis.
-    axis
-        This axis.
-    """
-
-    scales: Array
-    zero_points: Array
-    axis: int
-
-    def dequantize(self, values: Array) -> Array:
-        """Return real values as float32."""
-        sides = [1] * values.ndim
-        if self.scales.size > 1:
-            sides[self.axis] = -1
-        # float64 has every 32-bit integer.
-        wide = values.astype(np.promote_types(values.dtype, np.float32))
-        wide -= self.zero_points.reshape(sides).astype(wide.dtype)
-        wide *= self.scales.reshape(sides).astype(wide.dtype)
-        return wide.astype(np.float32, copy=False)
 
 
 class OnnxGraph(NamedTuple):
@@ -291,10 +264,8 @@ def read_graph(graph: Any, inputs: Sequence[str], types: Mapping[str, str]) -> O
             continue
         if position >= 0:
             names[position] = quantized_name
-        elif scales[quantized_name].scales.size == 1:
-            limits = np.iinfo(DTYPES[types[quantized_name]])
-            ends = scales[quantized_name].dequantize(np.array([limits.min, limits.max]))
-            ranges[-1 - position] = float(ends[0]), float(ends[1])
+        elif ends := scales[quantized_name].get_range(np.dtype(DTYPES[types[quantized_name]])):
+            ranges[-1 - position] = ends
     outputs = [
         (numbers[name], name)
         for name in _list_outputs(graph)

@@ -22,17 +22,17 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.errors import ActgridError, ModelError, strip_terminal_codes
-from actgrid.models.batch_parts import run_in_parts
+from actgrid.models.batch_parts import list_arrays, run_in_parts
 from actgrid.models.graph_layers import (
     find_layers,
     find_output_layer,
+    find_output_logits,
     list_layer_edges,
 )
 from actgrid.models.layers import LayerInfo
 from actgrid.models.network import InputInfo, NetworkKind
 from actgrid.models.onnx_graph import (
     DTYPES,
-    Scale,
     find_data_formats,
     find_unsafe_data,
     import_onnx,
@@ -40,6 +40,7 @@ from actgrid.models.onnx_graph import (
     list_data_files,
     read_graph,
 )
+from actgrid.models.quantization import Scale
 from actgrid.models.safety import raise_if_unsafe
 from actgrid.option_checks import resolve_thread_count
 
@@ -51,12 +52,6 @@ _Shape = tuple[int | str | None, ...]
 _SUFFIX = ".onnx"
 _DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 _FATAL = 4  # severity of the messages that onnxruntime prints
-_ACTIVATIONS = {
-    "QLinearSigmoid": "sigmoid",
-    "QLinearSoftmax": "softmax",
-    "Sigmoid": "sigmoid",
-    "Softmax": "softmax",
-}
 # Other providers compute with less precision, or compile the model for minutes.
 _PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 # The code of an error, and the place in the source of onnxruntime.
@@ -209,16 +204,9 @@ class ONNXNetwork:
             layer.path: describe(name) for layer, name in zip(self._layers, names, strict=True)
         }
         self._logits: dict[str, tuple[str, str]] = {}
-        positions = {layer.position: layer.path for layer in self._layers}
-        for path in self._outputs:
-            record = content.records[next(p for p, name in positions.items() if name == path)]
-            activation = _ACTIVATIONS.get(record.type)
-            if activation is None or (source := record.inputs[0]) < 0:
-                continue
-            # The logits need not be the output of a layer.
-            logits = positions.get(source, f"{path}/logits")
-            self._tensors.setdefault(logits, describe(content.names[source]))
-            self._logits[path] = logits, activation
+        for path, logits in find_output_logits(content.records, self._layers, output_layers):
+            self._tensors.setdefault(logits.path, describe(content.names[logits.position]))
+            self._logits[path] = logits.path, logits.activation
         ends = {*self._outputs, *(logits for logits, _ in self._logits.values())}
         self._output_names = sorted({self._tensors[path].name for path in ends})
         sides = {tensor.shape[0] for tensor in self._inputs if tensor.shape}
@@ -337,7 +325,7 @@ class ONNXNetwork:
         paths = [path for path, tensor in self._tensors.items() if not self._is_batched(tensor)]
         if not paths:
             return {}
-        arrays = [np.asarray(array)[:1] for array in _list_arrays(x)]
+        arrays = [np.asarray(array)[:1] for array in list_arrays(x)]
         return {path: (None, *array.shape[1:]) for path, array in self.run(arrays, paths).items()}
 
     def run(self, x: Any, paths: Sequence[str]) -> dict[str, Array]:
@@ -352,7 +340,7 @@ class ONNXNetwork:
         """
         arrays = [
             np.asarray(array).astype(tensor.dtype, copy=False)
-            for tensor, array in zip(self._inputs, _list_arrays(x), strict=True)
+            for tensor, array in zip(self._inputs, list_arrays(x), strict=True)
         ]
         tensors = [self._tensors[path] for path in paths]
         are_outputs = all(tensor.name in self._output_names for tensor in tensors)
@@ -421,11 +409,6 @@ class ONNXNetwork:
 
     def __reduce__(self) -> tuple[type[ONNXNetwork], tuple[Path, bool]]:
         return ONNXNetwork, (self._path, self._safe_mode)
-
-
-def _list_arrays(x: Any) -> Sequence[Any]:
-    """Return the arrays of an input, or of several inputs."""
-    return x if isinstance(x, (list, tuple)) else [x]
 
 
 def _get_fixed_side(side: int | str | None) -> int | None:

@@ -22,16 +22,18 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.errors import MissingDependencyError, ModelError
-from actgrid.models.batch_parts import run_in_parts
+from actgrid.models.batch_parts import list_arrays, run_in_parts
 from actgrid.models.graph_layers import (
     GraphLayer,
     GraphTensor,
     find_layers,
     find_output_layer,
+    find_output_logits,
     list_layer_edges,
 )
 from actgrid.models.layers import LayerInfo
 from actgrid.models.network import InputInfo, NetworkKind
+from actgrid.models.quantization import Scale
 from actgrid.option_checks import resolve_thread_count
 
 __all__ = ["KIND", "TFLiteNetwork"]
@@ -43,7 +45,6 @@ _SUFFIX = ".tflite"
 _IDENTIFIER = b"TFL3"
 # Operations that return the shape of a tensor and not its values.
 _SHAPE_OPERATIONS = frozenset(["RANK", "SHAPE"])
-_ACTIVATIONS = {"SOFTMAX": "softmax", "LOGISTIC": "sigmoid"}
 # Names that converters give to outputs, and what they add to the names of tensors.
 _GENERIC_OUTPUT = re.compile(r"output_\d+")
 _INPUT_AFFIXES = re.compile(r"^serving_default_|:0$")
@@ -62,22 +63,20 @@ class _Tensor:
         Shape in the file; -1 for a side that is not fixed.
     dtype
         Dtype in the interpreter.
-    scales, zero_points
-        Real value = scale * (quantized value - zero point). Arrays that broadcast over the tensor;
-        None if the values are not quantized.
+    scale
+        Scale of quantized values; None if the values are not quantized.
     """
 
     index: int
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    scales: Array | None
-    zero_points: Array | None
+    scale: Scale | None = None
 
     @property
     def real_dtype(self) -> str:
         """Name of the dtype of the real values."""
-        return self.dtype.name if self.scales is None else "float32"
+        return self.dtype.name if self.scale is None else "float32"
 
     @property
     def is_numeric(self) -> bool:
@@ -89,28 +88,20 @@ class _Tensor:
         """Smallest and largest real value of a tensor of 8-bit integers; else None."""
         if self.dtype.kind not in "iu" or self.dtype.itemsize > 1:
             return None  # the range of 16-bit integers is symmetric, whatever the values are
+        if self.scale is not None:
+            return self.scale.get_range(self.dtype)
         limits = np.iinfo(self.dtype)
-        ends = self.dequantize(np.array([limits.min, limits.max], self.dtype))
-        return float(ends.min()), float(ends.max())
+        return float(limits.min), float(limits.max)
 
     def dequantize(self, values: Array) -> Array:
         """Return the real values of an array of the interpreter."""
-        if self.scales is None or self.zero_points is None:
-            return values
-        # float32 has every 16-bit integer.
-        wide = values.astype(np.promote_types(self.dtype, np.float32))
-        wide -= self.zero_points.astype(wide.dtype)
-        wide *= self.scales.astype(wide.dtype)
-        return wide.astype(np.float32, copy=False)
+        return values if self.scale is None else self.scale.dequantize(values)
 
     def quantize(self, values: Array) -> Array:
         """Return an array for the interpreter: the nearest values that the tensor can have."""
-        if self.scales is None:
+        if self.scale is None:
             return values.astype(self.dtype, copy=False)
-        limits = np.iinfo(self.dtype)
-        with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity
-            levels: Array = np.rint(values / self.scales) + self.zero_points
-            return levels.clip(limits.min, limits.max).astype(self.dtype)
+        return self.scale.quantize(values, self.dtype)
 
 
 class TFLiteNetwork:
@@ -192,8 +183,8 @@ class TFLiteNetwork:
             None if position < 0 else find_output_layer(graph_tensors, self._layers, position)
             for position in output_positions
         ]
-        output_layers = [self._layers[number] for number in numbers if number is not None]
-        self._outputs = tuple(layer.path for layer in output_layers)
+        output_layers = [number for number in numbers if number is not None]
+        self._outputs = tuple(self._layers[number].path for number in output_layers)
         names = [
             output_names.get(tensor.index, "")
             for tensor, number in zip(outputs, numbers, strict=True)
@@ -204,15 +195,9 @@ class TFLiteNetwork:
             for path, name in zip(self._outputs, names, strict=True)
         )
         self._logits: dict[str, tuple[str, str]] = {}
-        paths = {layer.position: layer.path for layer in self._layers}
-        for layer in output_layers:
-            operation = graph_tensors[layer.position]
-            activation = _ACTIVATIONS.get(operation.type)
-            if activation is not None and operation.inputs[0] >= 0:
-                # The tensor before a softmax is usually not the output of a layer.
-                path = paths.get(operation.inputs[0], f"{layer.path}/logits")
-                self._tensors.setdefault(path, tensors[operation.inputs[0]])
-                self._logits[layer.path] = path, activation
+        for path, logits in find_output_logits(graph_tensors, self._layers, output_layers):
+            self._tensors.setdefault(logits.path, tensors[logits.position])
+            self._logits[path] = logits.path, logits.activation
 
     def _read_signature(self, ends: set[int]) -> tuple[dict[int, str], dict[int, str]]:
         """Return the names of the inputs and of the outputs in the signature of the network.
@@ -366,9 +351,7 @@ class TFLiteNetwork:
         """
         arrays = [
             tensor.quantize(np.asarray(array))
-            for tensor, array in zip(
-                self._inputs, x if isinstance(x, (list, tuple)) else [x], strict=True
-            )
+            for tensor, array in zip(self._inputs, list_arrays(x), strict=True)
         ]
         tensors = [self._tensors[path] for path in paths]
         with self._lock:
@@ -470,19 +453,16 @@ def _read_tensor(details: Mapping[str, Any]) -> _Tensor:
     dtype = np.dtype(details["dtype"])
     quantization = details["quantization_parameters"]
     scales, zero_points = quantization["scales"], quantization["zero_points"]
-    if dtype.kind not in "iu" or not np.any(scales):
-        return _Tensor(details["index"], details["name"], shape, dtype, None, None)
-    if len(scales) > 1:
-        axes = [1] * len(shape)
-        axes[quantization["quantized_dimension"]] = -1
-        scales, zero_points = np.reshape(scales, axes), np.reshape(zero_points, axes)
-    return _Tensor(details["index"], details["name"], shape, dtype, scales, zero_points)
+    scale = None
+    if dtype.kind in "iu" and np.any(scales):
+        scale = Scale(scales, zero_points, quantization["quantized_dimension"])
+    return _Tensor(details["index"], details["name"], shape, dtype, scale)
 
 
 def _count_trained_values(details: Mapping[str, Any]) -> int:
     """Return the number of values of a constant; 0 for integers such as axes and shapes."""
     tensor = _read_tensor(details)
-    is_trained = tensor.dtype.kind == "f" or tensor.scales is not None
+    is_trained = tensor.dtype.kind == "f" or tensor.scale is not None
     return math.prod(tensor.shape) if is_trained else 0
 
 

@@ -69,6 +69,7 @@ def serve(model: Model, images: OptionalImages = None, *, options: Options) -> N
         preprocessing = resolve_preprocessing(network, options["preprocess"])
         if has_second:
             viewing["compare_with"] = load_model(options["compare_with"], **loaded)
+            # Otherwise a warning about its preprocessing would be printed with a line of source.
             resolve_preprocessing(viewing["compare_with"], options["preprocess"])
         viewing["tokens"] = read_tokens(options["tokens"])
         actgrid.serve(
