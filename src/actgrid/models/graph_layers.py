@@ -196,44 +196,25 @@ def find_layers(tensors: Sequence[GraphTensor]) -> list[GraphLayer]:
 
     paths: dict[int, tuple[str, str]] = {}  # position -> (path, type)
     for key, members in groups.items():
-        kernels = [position for position in members if _is_among(tensors[position], _KERNELS)]
         visible = [
-            position
-            for position in members
-            if tensors[position].is_output
-            or (
-                consumers[position]
-                and not tensors[position].is_hidden
-                and not _prepares_recurrence(tensors, position, consumers[position])
-            )
+            position for position in members if _is_visible(tensors, position, consumers[position])
         ]
         if not visible:
             continue
+        kernels = [position for position in members if _is_among(tensors[position], _KERNELS)]
         prefix = [_NUMBER.sub("", name) for name in key] if is_keras_3 else list(key)
         if key in parents or (len(kernels) > 1 and not is_keras_3):
-            last = None
-            if key in parents and key:
-                last = _find_last_output(tensors, keys, consumers, key)
-            for position in visible:
-                tensor = tensors[position]
-                if position == last:
-                    paths[position] = "/".join(prefix), tensor.type
-                elif tensor.is_output or not _is_among(tensor, _PLUMBING):
-                    paths[position] = "/".join([*prefix, _get_own_name(tensor)]), tensor.type
-            continue
-        outputs = [
-            position
-            for position in visible
-            if tensors[position].is_output or not consumers[position] <= set(members)
-        ] or visible[-1:]
-        path = "/".join(prefix)
-        # A layer that runs several times in one scope, as in PyTorch, is one type of operation.
-        is_repeated = len({tensors[position].type for position in outputs}) == 1
-        for position in outputs:
-            is_last = position == outputs[-1] or is_repeated
-            own_name = _get_own_name(tensors[position])
-            layer_type = tensors[kernels[0] if kernels and is_last else position].type
-            paths[position] = path if is_last else f"{path}/{own_name}", layer_type
+            is_block = key in parents and key
+            last = _find_last_output(tensors, keys, consumers, key) if is_block else None
+            paths |= _name_operations(tensors, visible, prefix, last)
+        else:
+            own = set(members)
+            outputs = [
+                position
+                for position in visible
+                if tensors[position].is_output or not consumers[position] <= own
+            ]
+            paths |= _name_outputs(tensors, outputs or visible[-1:], prefix, kernels)
     return _number_layers(tensors, paths)
 
 
@@ -280,6 +261,79 @@ def find_output_logits(
         if activation is not None and (source := tensors[position].inputs[0]) >= 0:
             # The tensor before a softmax is usually not the output of a layer.
             yield path, OutputLogits(paths.get(source, f"{path}/logits"), source, activation)
+
+
+def list_layer_edges(layers: Sequence[GraphLayer], inputs: Sequence[str]) -> list[tuple[str, str]]:
+    """List which layers take which inputs and layer outputs.
+
+    Parameters
+    ----------
+    inputs
+        Names of the inputs of the graph.
+
+    Returns
+    -------
+    list of tuple of str
+        (name of an input, or path of a layer; path of a layer that takes it).
+    """
+    return [
+        (inputs[-1 - source] if source < 0 else layers[source].path, layer.path)
+        for layer in layers
+        for source in layer.sources
+    ]
+
+
+def _is_visible(tensors: Sequence[GraphTensor], position: int, consumers: Collection[int]) -> bool:
+    """Return whether a tensor may be the output of a layer."""
+    tensor = tensors[position]
+    return tensor.is_output or (
+        bool(consumers)
+        and not tensor.is_hidden
+        and not _prepares_recurrence(tensors, position, consumers)
+    )
+
+
+def _name_operations(
+    tensors: Sequence[GraphTensor], positions: Iterable[int], prefix: list[str], last: int | None
+) -> dict[int, tuple[str, str]]:
+    """Return the path and type of each operation of a scope whose operations are layers.
+
+    Parameters
+    ----------
+    last
+        Position of the tensor that has the path of the scope.
+    """
+    named = [(position, tensors[position]) for position in positions]
+    return {
+        position: (
+            "/".join(prefix if position == last else [*prefix, _get_own_name(tensor)]),
+            tensor.type,
+        )
+        for position, tensor in named
+        if position == last or tensor.is_output or not _is_among(tensor, _PLUMBING)
+    }
+
+
+def _name_outputs(
+    tensors: Sequence[GraphTensor], outputs: list[int], prefix: list[str], kernels: list[int]
+) -> dict[int, tuple[str, str]]:
+    """Return the path and type of each output of a scope that is a layer.
+
+    Parameters
+    ----------
+    kernels
+        Positions of the operations of the layer that have weights.
+    """
+    # A layer that runs several times in one scope, as in PyTorch, is one type of operation.
+    is_repeated = len({tensors[position].type for position in outputs}) == 1
+    paths: dict[int, tuple[str, str]] = {}
+    for position in outputs:
+        if is_repeated or position == outputs[-1]:
+            paths[position] = "/".join(prefix), tensors[[*kernels, position][0]].type
+        else:
+            own_name = _get_own_name(tensors[position])
+            paths[position] = "/".join([*prefix, own_name]), tensors[position].type
+    return paths
 
 
 def _mark_copied_outputs(tensors: Sequence[GraphTensor]) -> list[GraphTensor]:
@@ -334,26 +388,6 @@ def _find_last_output(
         and (tensors[position].is_output or not all(map(is_inside, consumers[position])))
     )
     return next(positions, None)
-
-
-def list_layer_edges(layers: Sequence[GraphLayer], inputs: Sequence[str]) -> list[tuple[str, str]]:
-    """List which layers take which inputs and layer outputs.
-
-    Parameters
-    ----------
-    inputs
-        Names of the inputs of the graph.
-
-    Returns
-    -------
-    list of tuple of str
-        (name of an input, or path of a layer; path of a layer that takes it).
-    """
-    return [
-        (inputs[-1 - source] if source < 0 else layers[source].path, layer.path)
-        for layer in layers
-        for source in layer.sources
-    ]
 
 
 def _number_layers(

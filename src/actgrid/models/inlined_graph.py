@@ -9,12 +9,15 @@ from typing import Any
 
 from actgrid.models.fingerprint import hash_variables
 from actgrid.models.frameworks import tensorflow
+from actgrid.models.graph_axes import AxesOperation, find_data_formats
 from actgrid.models.graph_layers import GraphLayer, GraphTensor, find_layers, find_output_layer
 
 __all__ = ["InlinedGraph"]
 
 # Name of a call of a function, which inlining puts before the names of the called operations.
 _CALLS = re.compile(r"(?:(?:Stateful)?PartitionedCall(?:_\d+)?/)+")
+# Whether an operation's attribute `data_format` puts the channels first.
+_CHANNELS_FIRST = {b"NHWC": False, b"NDHWC": False, b"NCHW": True, b"NCDHW": True}
 # Names of the operations that inlining adds.
 _ADDED = re.compile(r"Func/.*")
 
@@ -120,6 +123,7 @@ class InlinedGraph:
         constants: dict[str, dict[str, int]] = {}
         records: list[GraphTensor] = []
         names: list[str] = []
+        axes_operations: list[AxesOperation] = []
         for operation in operations:
             derived = [tensor.name for tensor in operation.inputs if tensor.name in numbers]
             values: dict[str, int] = {}
@@ -129,6 +133,7 @@ class InlinedGraph:
                 if operation.name not in self._input_names:
                     constants[operation.name] = values | _measure_constant(operation, sizes)
                 continue
+            axes_operations.append(_describe_axes(operation, derived))
             operation_name = _ADDED.sub("", _CALLS.sub("", operation.name))
             for tensor in operation.outputs:
                 is_output = tensor.name in output_names
@@ -153,8 +158,13 @@ class InlinedGraph:
             else None
             for name in output_names
         ]
-        formats, self.input_formats = _find_data_formats(operations, self._input_names)
-        self.data_formats = [formats.get(name) or "channels_last" for name in self.tensor_names]
+        tensors = (tensor for operation in operations for tensor in operation.outputs)
+        shapes = {tensor.name: tuple(tensor.shape) for tensor in tensors if tensor.shape.rank}
+        formats = find_data_formats(axes_operations, shapes)
+        self.data_formats, self.input_formats = (
+            ["channels_first" if formats.get(name) else "channels_last" for name in names]
+            for names in (self.tensor_names, [f"{name}:0" for name in self._input_names])
+        )
 
     def _measure_captures(self) -> dict[str, int]:
         """Return the number of values of each captured variable, by the name of its placeholder."""
@@ -215,73 +225,19 @@ def _count_values(shape: Any, dtype: Any) -> int:
     return count if dtype.is_floating and count > 1 else 0
 
 
-# Whether an operation's attribute `data_format` puts the channels first.
-_CHANNELS_FIRST = {b"NHWC": False, b"NDHWC": False, b"NCHW": True, b"NCDHW": True}
-_FORMATS = {False: "channels_last", True: "channels_first", None: "channels_last"}
+def _describe_axes(operation: Any, inputs: Sequence[str]) -> AxesOperation:
+    """Describe what an operation does to the axes of its tensors.
 
-
-def _find_data_formats(
-    operations: Sequence[Any], input_names: Sequence[str]
-) -> tuple[dict[str, str], list[str]]:
-    """Find the position of the channel axis of each tensor of a graph.
-
-    Operations such as convolutions declare the data format of their input and output. Operations
-    without a data format keep that of their input, and transpositions change it.
-
-    Returns
-    -------
-    tuple
-        Name of a tensor -> data format, for tensors of which it is known; and the data format of
-        each input.
+    Parameters
+    ----------
+    inputs
+        Names of the tensors that the operation takes, without weights.
     """
-    # Whether the channels of a tensor are first; or the input that the tensor has been derived
-    # from while no operation has declared a data format, and whether the axes were exchanged.
-    known: dict[str, bool] = {}
-    undecided = {f"{name}:0": (name, False) for name in input_names}
-    input_formats: dict[str, bool] = {}
-    for operation in operations:
-        flips = operation.type == "Transpose" and _moves_channels(operation)
-        declared = None
-        if operation.type != "Transpose":
-            declared = _CHANNELS_FIRST.get(_get_data_format(operation))
-        for tensor in operation.inputs:
-            if declared is not None and tensor.name in undecided:
-                name, is_flipped = undecided[tensor.name]
-                input_formats.setdefault(name, declared != is_flipped)
-        source = next(
-            (
-                tensor.name
-                for tensor in operation.inputs
-                if tensor.name in known or tensor.name in undecided
-            ),
-            None,
-        )
-        for tensor in operation.outputs if operation.type != "Reshape" else ():
-            if declared is not None:
-                known[tensor.name] = declared
-            elif source in known:
-                known[tensor.name] = known[source] != flips
-            elif source is not None:
-                name, is_flipped = undecided[source]
-                undecided[tensor.name] = name, is_flipped != flips
-    for tensor_name, (name, is_flipped) in undecided.items():
-        if name in input_formats:
-            known.setdefault(tensor_name, input_formats[name] != is_flipped)
-    return (
-        {name: _FORMATS[is_first] for name, is_first in known.items()},
-        [_FORMATS[input_formats.get(name)] for name in input_names],
-    )
-
-
-def _get_data_format(operation: Any) -> bytes:
+    outputs = [tensor.name for tensor in operation.outputs]
+    if operation.type == "Transpose":
+        axes = tensorflow().get_static_value(operation.inputs[1])
+        return AxesOperation(inputs, outputs, permutation=axes, keeps_axes=axes is not None)
     attributes = operation.node_def.attr
-    return bytes(attributes["data_format"].s) if "data_format" in attributes else b""
-
-
-def _moves_channels(operation: Any) -> bool:
-    """Return whether a transposition moves the channels from one end to the other."""
-    permutation = tensorflow().get_static_value(operation.inputs[1])
-    if permutation is None or len(permutation) < 3:
-        return False
-    last = len(permutation) - 1
-    return bool(permutation[0] == 0 and (permutation[1] == last or permutation[last] == 1))
+    data_format = attributes["data_format"].s if "data_format" in attributes else b""
+    is_first = _CHANNELS_FIRST.get(data_format)
+    return AxesOperation(inputs, outputs, is_first, keeps_axes=operation.type != "Reshape")

@@ -7,7 +7,7 @@ import importlib
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,16 +15,17 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.errors import MissingDependencyError
+from actgrid.models.graph_axes import AxesOperation
 from actgrid.models.graph_layers import GraphTensor
 from actgrid.models.quantization import Scale
 
 __all__ = [
     "DTYPES",
     "OnnxGraph",
-    "find_data_formats",
     "find_unsafe_data",
     "import_onnx",
     "infer_shapes",
+    "list_axes_operations",
     "list_data_files",
     "read_graph",
 ]
@@ -85,8 +86,6 @@ _OTHER_AXES = frozenset(
         *("ScatterND", "Shape", "Squeeze", "Tile", "Unsqueeze"),
     ]
 )
-# Numbers of channels of images.
-_IMAGE_CHANNELS = frozenset([1, 3, 4])
 _CHANNELS_LAST = frozenset(["FusedMatMul", "MatMul", "MatMulInteger", "QLinearMatMul"])
 # Lists the scopes of PyTorch's modules around an operation.
 _SCOPES_KEY = "pkg.torch.onnx.name_scopes"
@@ -397,73 +396,27 @@ def _read_scale(node: Any, values: Mapping[str, Any]) -> Scale | None:
     return Scale(scales, zero_points, 1 if axis is None else axis)
 
 
-def find_data_formats(
-    graph: Any, inputs: Sequence[str], shapes: Mapping[str, Sequence[int | str | None]]
-) -> dict[str, bool]:
-    """Find the position of the channel axis of each tensor of a graph.
-
-    Convolutions, pooling and normalizations take and return channels first. Transpositions change
-    the format, and operations on single values keep it.
+def list_axes_operations(graph: Any, shapes: Mapping[str, Any]) -> list[AxesOperation]:
+    """Describe what the operations of a graph do to the axes of tensors.
 
     Parameters
     ----------
-    inputs
-        Names of the inputs of the graph.
     shapes
         Name of a tensor -> its shape, for tensors of known rank.
-
-    Returns
-    -------
-    dict
-        Name of a tensor -> whether its channels are first, for tensors of which it is known.
     """
-    formats: dict[str, bool] = {}
-    for _ in range(2):  # the second time with what the operations behind a tensor say
-        for node in graph.node:
-            _pass_format(node, node.input, node.output, shapes, formats)
-        for node in reversed(graph.node):
-            _pass_format(node, node.output, node.input, shapes, formats, is_reversed=True)
-        for name in inputs:
-            shape = shapes.get(name, ())
-            if len(shape) in (4, 5) and {shape[1], shape[-1]} & _IMAGE_CHANNELS:
-                formats.setdefault(name, shape[-1] not in _IMAGE_CHANNELS)
-    return formats
-
-
-def _pass_format(
-    node: Any,
-    sources: Iterable[str],
-    targets: Iterable[str],
-    shapes: Mapping[str, Sequence[int | str | None]],
-    formats: dict[str, bool],
-    is_reversed: bool = False,
-) -> None:
-    """Set the data formats of the tensors on one side of an operation from the other side."""
-    targets = [name for name in targets if name in shapes and name not in formats]
-    if node.op_type in _CHANNELS_FIRST:
-        is_first = not _get_attribute(node, "channels_last")
-        formats |= dict.fromkeys(targets[:1] if is_reversed else targets, is_first)
-        return
-    if node.op_type in _CHANNELS_LAST:
-        formats |= dict.fromkeys([] if is_reversed else targets, False)
-        return
-    source = next((name for name in sources if name in formats and name in shapes), None)
-    if source is None:
-        return
-    is_first, shape = formats[source], shapes[source]
-    rank = len(shape)
-    for target in targets:
-        if node.op_type in _OTHER_AXES or len(shapes[target]) != rank:
-            # The number of channels tells the axis.
-            side, sides = shape[1 if is_first else -1], shapes[target]
-            is_fixed = isinstance(side, int) and min(rank, len(sides)) > 2
-            if is_fixed and sides[1 if is_first else -1] == side:
-                formats[target] = is_first
-        elif node.op_type == "Transpose":
-            axes = _get_attribute(node, "perm") or list(range(rank))[::-1]
-            axis = 1 if is_first else rank - 1
-            moved = axes[axis] if is_reversed else axes.index(axis)
-            if moved in (1, rank - 1):
-                formats[target] = moved == 1
+    operations: list[AxesOperation] = []
+    for node in graph.node:
+        inputs, outputs, kind = list(node.input), list(node.output), node.op_type
+        if kind in _CHANNELS_FIRST:
+            is_first = not _get_attribute(node, "channels_last")
+            operations.append(AxesOperation(inputs, outputs, is_first))
+        elif kind in _CHANNELS_LAST:  # the last axis of its input is not always that of channels
+            operations.append(AxesOperation([], outputs, is_first=False))
+        elif kind == "Transpose":
+            rank = len(shapes.get(inputs[0], ()))
+            axes = _get_attribute(node, "perm") or range(rank)[::-1]
+            operations.append(AxesOperation(inputs, outputs, permutation=axes))
         else:
-            formats[target] = is_first
+            keeps_axes = kind not in _OTHER_AXES
+            operations.append(AxesOperation(inputs, outputs, keeps_axes=keeps_axes))
+    return operations

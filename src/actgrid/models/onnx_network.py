@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from actgrid.errors import ActgridError, ModelError, strip_terminal_codes
 from actgrid.models.batch_parts import list_arrays, run_in_parts
+from actgrid.models.graph_axes import find_data_formats
 from actgrid.models.graph_layers import (
     find_layers,
     find_output_layer,
@@ -33,10 +34,10 @@ from actgrid.models.layers import LayerInfo
 from actgrid.models.network import InputInfo, NetworkKind
 from actgrid.models.onnx_graph import (
     DTYPES,
-    find_data_formats,
     find_unsafe_data,
     import_onnx,
     infer_shapes,
+    list_axes_operations,
     list_data_files,
     read_graph,
 )
@@ -175,14 +176,14 @@ class ONNXNetwork:
         }
         input_names = [value.name for value in inputs]
         types = {value.name: value.type for value in (*inputs, *tensors)}
-        formats = find_data_formats(model.graph, input_names, shapes)
+        operations = list_axes_operations(model.graph, shapes)
+        formats = find_data_formats(operations, shapes, images=input_names)
         content = read_graph(model.graph, input_names, types)
 
         def describe(name: str) -> _Tensor:
             shape = shapes.get(name)
-            is_first = formats.get(name, False) and shape is not None and len(shape) > 2
             dtype = np.dtype(DTYPES[types[name]])
-            return _Tensor(name, shape, dtype, content.scales.get(name), is_first)
+            return _Tensor(name, shape, dtype, content.scales.get(name), formats.get(name, False))
 
         self._input_ranges = content.ranges
         self._inputs = [describe(name) for name in input_names]
