@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from actgrid.models.graph_axes import AxesOperation, find_data_formats
 
+Shapes = dict[str, Sequence[int | str | None]]
+
 IMAGE = ("batch", 3, 8, 6)
-SHAPES = {"image": IMAGE, "scaled": IMAGE, "maps": ("batch", 5, 8, 6), "kernel": (5, 3, 3, 3)}
+SHAPES: Shapes = {
+    "image": IMAGE,
+    "scaled": IMAGE,
+    "maps": ("batch", 5, 8, 6),
+    "kernel": (5, 3, 3, 3),
+}
 CONVOLUTION = AxesOperation(["scaled", "kernel"], ["maps"], is_first=True)
 
 
@@ -42,7 +51,12 @@ def test_channels_in_the_middle_have_no_format() -> None:
 
 
 def test_number_of_channels_tells_the_axis_after_a_reshape() -> None:
-    shapes = {**SHAPES, "tokens": ("batch", 5, 48), "rows": ("batch", 8, 30), "vector": (1, 240)}
+    shapes: Shapes = {
+        **SHAPES,
+        "tokens": ("batch", 5, 48),
+        "rows": ("batch", 8, 30),
+        "vector": (1, 240),
+    }
     operations = [
         CONVOLUTION,
         AxesOperation(["maps"], ["tokens", "rows", "vector"], keeps_axes=False),
@@ -53,7 +67,12 @@ def test_number_of_channels_tells_the_axis_after_a_reshape() -> None:
 
 
 def test_images_are_recognized_by_their_channels() -> None:
-    shapes = {"first": (1, 3, 8, 8), "last": (1, 8, 8, 3), "both": (1, 3, 8, 4), "none": (1, 9, 9)}
+    shapes: Shapes = {
+        "first": (1, 3, 8, 8),
+        "last": (1, 8, 8, 3),
+        "both": (1, 3, 8, 4),
+        "none": (1, 9, 9),
+    }
     assert find_data_formats([], shapes, images=shapes) == {
         "first": True,
         "last": False,
