@@ -22,7 +22,7 @@ import tensorflow as tf
 
 import actgrid
 from actgrid.errors import ModelError, OptionError, OutputError
-from actgrid.web.serving import make_viewer
+from actgrid.web.serving import make_viewer, open_socket
 from actgrid.web.viewer import Viewer
 
 
@@ -95,6 +95,14 @@ def used_port() -> Iterator[int]:
 def test_port_in_use_raises(model: Any, used_port: int) -> None:
     with pytest.raises(OutputError, match=f"port {used_port}: .*another port, or 0"):
         actgrid.serve(model, port=used_port)
+
+
+def test_accepted_connections_send_without_delay() -> None:
+    with open_socket("127.0.0.1", 0) as listener:
+        client = socket.create_connection(listener.getsockname())
+        accepted, _ = listener.accept()
+        with client, accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
 
 
 @pytest.mark.parametrize(

@@ -123,13 +123,17 @@ def open_socket(host: str, port: int) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=128)
+        listener = socket.create_server((host, port), family=family, backlog=128)
     except OSError as error:
         reason = str(error.strerror or error).partition(" (")[0]
         raise OutputError(
             f"cannot listen at {host} port {port}: {reason}; choose another port, or 0 for any "
             "free port"
         ) from error
+    # asyncio sets this only for sockets that name the protocol. Without it, the body of a response
+    # waits up to 40 ms for the acknowledgement of the header.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def format_url(host: str, port: int, token: str | None) -> str:
