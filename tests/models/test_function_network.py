@@ -94,6 +94,47 @@ def test_tensors_with_gradients() -> None:
     np.testing.assert_array_equal(found["output"], _predict(_IMAGES))
 
 
+class _OtherTensor:
+    """A tensor whose only conversion is the method `numpy`."""
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+
+    def numpy(self) -> Array:
+        return self.array
+
+
+def test_tensors_that_only_a_method_converts() -> None:
+    found = actgrid.Extractor(lambda batch: _OtherTensor(_predict(batch)), layers="*")(_IMAGES)
+    np.testing.assert_array_equal(found["output"], _predict(_IMAGES))
+
+
+def test_long_floats() -> None:
+    heatmap = actgrid.explain(
+        lambda batch: _predict(batch).astype(np.longdouble), _IMAGES, "occlusion", 2
+    )
+    np.testing.assert_allclose(heatmap.score, _predict(_IMAGES)[:, 2], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "count"),
+    [
+        ((5, 12, 1), "float32", 5),
+        ((5, 12, 3), "float64", 5),
+        ((5, 12, 7), "uint8", 5),
+        ((6, 12, 3), "uint8", 1),
+    ],
+)
+def test_arrays_of_three_axes(shape: tuple[int, ...], dtype: str, count: int) -> None:
+    """They are sequences, but bytes in the shape of an image are an image."""
+    x = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+    explained = actgrid.explain(lambda batch: batch.mean((1, 2)), x, "occlusion", 0)
+    assert len(explained) == count
+    image = _IMAGES[0]
+    heatmap = actgrid.explain(lambda batch: batch.mean((1, 2, 3)), image, "occlusion")
+    assert heatmap.values.shape == (1, 12, 8)  # the function takes no sequences
+
+
 def test_several_outputs() -> None:
     def predict(batch: Array) -> dict[str, Array]:
         return {"classes": _predict(batch), "mean": batch.mean((1, 2, 3))}
@@ -305,6 +346,7 @@ class _Estimator:
         (_Estimator(), "not _Estimator: give its method predict or predict_proba"),
         (lambda: None, "the function <lambda>: give the model that it returns, or a function of"),
         (lambda a, b: None, "the function <lambda>, which requires 2 arguments: give a function"),
+        (lambda a, *, b: None, "the function <lambda>, which requires more than one batch: give"),
     ],
 )
 def test_other_callables_are_refused(value: Any, message: str) -> None:
