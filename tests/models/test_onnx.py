@@ -417,6 +417,15 @@ def test_damaged_and_unknown_models(
     assert capfd.readouterr().err == ""
 
 
+def test_input_without_axes(save: Save) -> None:
+    path = save([helper.make_node("Relu", ["x"], ["y"])], {"x": ["n", 3]}, ["y"])
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    onnx.save(model, path)
+    with pytest.raises(ModelError, match="does not tell the number of axes of its input 'x'; exp"):
+        actgrid.load_model(path)
+
+
 def test_errors_of_a_run(save: Save, capfd: pytest.CaptureFixture[str]) -> None:
     node = helper.make_node("Reshape", ["x", "shape"], ["y"])
     path = save([node], {"x": ["n", "side"]}, ["y"], shape=np.array([-1, 4]))

@@ -310,6 +310,8 @@ def test_constant_outputs_and_unused_inputs(tmp_path: Path) -> None:
     tf.saved_model.save(module, str(tmp_path / "b"), signatures=module.ignore)
     with pytest.raises(ModelError, match="no output that depends on an input"):
         load_model(tmp_path / "b")
+    with pytest.raises(ModelError, match="does not tell the number of axes of its input 'x'; exp"):
+        save_function(lambda x: x * 2, tmp_path / "c", tf.TensorSpec(None))
 
 
 def test_optimizer_of_keras_2_is_ignored(tmp_path: Path) -> None:

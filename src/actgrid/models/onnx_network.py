@@ -161,11 +161,19 @@ class ONNXNetwork:
     def _read_graph(self, model: Any) -> None:
         inputs, tensors = self._session.get_inputs(), self._session.get_outputs()
         inferred = infer_shapes(model) if not all(value.shape for value in tensors) else {}
+        has_rank = {
+            value.name: value.type.tensor_type.HasField("shape") for value in model.graph.input
+        }
         for value in inputs:
             if value.type not in DTYPES:
                 raise ModelError(
                     f"input {value.name!r} of the network {self.name!r} takes {value.type}; "
                     "expected a tensor of numbers"
+                )
+            if not has_rank[value.name]:
+                raise ModelError(
+                    f"{self._path} does not tell the number of axes of its input {value.name!r}; "
+                    "expected an input with a shape, in which sizes may be free"
                 )
         # The shape of a tensor of unknown rank is empty, as that of a single number.
         shapes = {

@@ -46,6 +46,13 @@ class SavedModelNetwork:
         specs = signature.function.structured_input_signature[1]
         # The order of `specs` is not that of the inputs.
         names = signature.function._arg_keywords
+        for name in names:
+            if specs[name].shape.rank is None:
+                raise ModelError(
+                    f"the SavedModel {folder} does not tell the number of axes of its input "
+                    f"{name!r}; expected a signature with the shapes of its inputs, such as "
+                    "tf.TensorSpec((None, 224, 224, 3))"
+                )
         self.inputs = [
             InputInfo(name, tuple(specs[name].shape), specs[name].dtype.name, data_format)
             for name, data_format in zip(names, self._graph.input_formats, strict=True)
