@@ -166,12 +166,12 @@ def test_integer_inputs_and_volumes(tmp_path: Path) -> None:
 
 
 def test_several_inputs_and_outputs(tmp_path: Path) -> None:
-    second, first = keras.Input((3,), name="zeta"), keras.Input((4,), name="alpha")
+    second, first = keras.Input((3,), name="zeta"), keras.Input((4,), name="alpha.b-1")
     total = layers.Dense(5, name="total")(layers.Concatenate(name="join")([second, first]))
     difference = layers.Dense(2, name="difference")(second)
     model = keras.Model([second, first], {"b": total, "a": difference})
     network = export(model, tmp_path / "saved")
-    x = {"zeta": make_input(2, 3), "alpha": make_input(2, 4) + 1}
+    x = {"zeta": make_input(2, 3), "alpha.b-1": make_input(2, 4) + 1}
     truth = model(x)
     activations = Extractor(network, "*")(x)
     for path, key in (("total", "b"), ("difference", "a")):
@@ -179,7 +179,7 @@ def test_several_inputs_and_outputs(tmp_path: Path) -> None:
     assert sorted(network.outputs) == ["difference", "total"]
     assert {info.name: info.shape for info in network.inputs} == {
         "zeta": (None, 3),
-        "alpha": (None, 4),
+        "alpha.b-1": (None, 4),
     }
     first, _ = actgrid.explain(network, x, "saliency", target={"total": 1}, image_input="zeta")
     weights = model.get_layer("total").kernel.numpy()

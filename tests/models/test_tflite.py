@@ -341,6 +341,9 @@ def test_constant_outputs_are_left_out(tmp_path: Path) -> None:
     (output,) = network.outputs
     x = make_pixels(2, 5)
     np.testing.assert_allclose(actgrid.Extractor(path, output)(x)[output], 2 * x)
+    convert(path, tf.identity, x=((None, 5), tf.float32))
+    with pytest.raises(ModelError, match="network 'constant': no output is computed from an inp"):
+        actgrid.load_model(path)
 
 
 def test_unquantized_uint8_input_takes_pixels(tmp_path: Path) -> None:

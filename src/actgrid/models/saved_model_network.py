@@ -43,19 +43,19 @@ class SavedModelNetwork:
         self.name = folder.resolve().name
         self._signature = signature  # owns the variables
         self._graph = InlinedGraph(signature.function)
-        specs = signature.function.structured_input_signature[1]
-        # The order of `specs` is not that of the inputs.
-        names = signature.function._arg_keywords
-        for name in names:
-            if specs[name].shape.rank is None:
+        function = signature.function
+        # In `structured_input_signature`, names such as "rgb.image" are changed.
+        inputs = list(zip(function._arg_keywords, function.inputs, strict=False))
+        for name, tensor in inputs:
+            if tensor.shape.rank is None:
                 raise ModelError(
                     f"the SavedModel {folder} does not tell the number of axes of its input "
                     f"{name!r}; expected a signature with the shapes of its inputs, such as "
                     "tf.TensorSpec((None, 224, 224, 3))"
                 )
         self.inputs = [
-            InputInfo(name, tuple(specs[name].shape), specs[name].dtype.name, data_format)
-            for name, data_format in zip(names, self._graph.input_formats, strict=True)
+            InputInfo(name, tuple(tensor.shape), tensor.dtype.name, data_format)
+            for (name, tensor), data_format in zip(inputs, self._graph.input_formats, strict=True)
         ]
         self.outputs = [
             self._graph.layers[number].path

@@ -186,6 +186,8 @@ class TFLiteNetwork:
             for position in output_positions
         ]
         output_layers = [number for number in numbers if number is not None]
+        if not output_layers:
+            raise ValueError("no output is computed from an input")
         self._outputs = tuple(self._layers[number].path for number in output_layers)
         names = [
             output_names.get(tensor.index, "")
