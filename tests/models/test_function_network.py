@@ -113,6 +113,7 @@ def test_long_floats() -> None:
     heatmap = actgrid.explain(
         lambda batch: _predict(batch).astype(np.longdouble), _IMAGES, "occlusion", 2
     )
+    assert heatmap.score is not None
     np.testing.assert_allclose(heatmap.score, _predict(_IMAGES)[:, 2], rtol=1e-5)
 
 
@@ -165,6 +166,16 @@ def test_a_list_of_rows_is_one_output() -> None:
         np.testing.assert_allclose(heatmap.score, _predict(_IMAGES)[:, 0], rtol=1e-5)
     (info,) = actgrid.list_layers(lambda batch: [_predict(batch)[:, 0]], _IMAGES)
     assert (info.path, info.shape) == ("output", (None,))
+
+
+def test_lists_are_batches() -> None:
+    lists: list[Any] = [list(_IMAGES), tuple(map(tf.constant, _IMAGES)), _IMAGES.tolist()]
+    for x in lists:
+        heatmap = actgrid.explain(_predict, x, "occlusion", 2, patch=4, stride=4)
+        assert heatmap.score is not None
+        np.testing.assert_allclose(heatmap.score, _predict(_IMAGES)[:, 2], rtol=1e-5)
+    with pytest.raises(ShapeError, match="takes one array: got a list of 2 arrays"):
+        actgrid.explain(_predict, [_IMAGES, _IMAGES], "occlusion")
 
 
 def test_functions_may_change_their_batch() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -451,6 +452,13 @@ def test_comparison_with_the_keras_model(demo_export: Path, tmp_path: Path) -> N
     assert comparison.to_frame()["relative_difference"].max() < 1e-3
     pictures = actgrid.render_comparison("demo", demo_export, "demo", "stem_relu")
     assert pictures["stem_relu"].difference is not None
+
+
+def test_pickle(tmp_path: Path) -> None:
+    network = save_function(lambda x: x * 2, tmp_path, tf.TensorSpec((None, 3)))
+    restored = pickle.loads(pickle.dumps(network))
+    x = make_input(2, 3)
+    np.testing.assert_array_equal(Extractor(restored, "*")(x)["mul"], 2 * x)
 
 
 def test_changed_weights_have_another_fingerprint(tmp_path: Path) -> None:

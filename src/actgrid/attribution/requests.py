@@ -478,7 +478,7 @@ def prepare_model_inputs(model: Any, x: Any, has_batch_axis: bool) -> Any:
 
 def _is_picture(x: Any) -> bool:
     """Return whether an array has the shape and the dtype of the pixels of one image file."""
-    shape = getattr(x, "shape", ())
+    shape: tuple[int, ...] = getattr(x, "shape", ())
     return len(shape) == 3 and shape[2] in MODES and np.asarray(x).dtype == np.uint8
 
 
