@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 
 import actgrid
-from actgrid.errors import CapabilityError, ModelError, ShapeError
+from actgrid.errors import CapabilityError, ModelError, OptionError, ShapeError
 
 Array = npt.NDArray[Any]
 
@@ -263,6 +263,22 @@ def test_image_files(tmp_path: Path) -> None:
     assert shapes == {(20, 30, 3)}
     assert heatmap.score is not None
     assert heatmap.score.max() <= 1
+
+
+def test_files_of_arrays(tmp_path: Path) -> None:
+    def add(batch: Array) -> Array:
+        return np.stack([batch.sum(1), -batch.sum(1)], 1)
+
+    np.save(tmp_path / "rows.npy", np.array([[1, 2, 3], [4, 5, 6]]))
+    (tmp_path / "rows.csv").write_text("a,b,c\n1,2,3\n4,5,6\n")
+    for path in (tmp_path / "rows.npy", tmp_path / "rows.csv"):
+        table = actgrid.explain(add, path, "occlusion", 0, baseline=0)
+        np.testing.assert_array_equal(table.values, [[1, 2, 3], [4, 5, 6]])
+        stats = actgrid.measure_images(add, path, layers="output")
+        np.testing.assert_array_equal(stats.layers["output"].mean, [10.5, -10.5])
+    actgrid.demo.photo().save(tmp_path / "photo.png")
+    with pytest.raises(OptionError, match="files of arrays cannot be in one run"):
+        actgrid.measure_images(add, [path, tmp_path / "photo.png"], layers="output")
 
 
 def test_outputs_only() -> None:
