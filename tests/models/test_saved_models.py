@@ -266,6 +266,17 @@ def test_scopes_and_control_flow(tmp_path: Path) -> None:
     assert infos["stem"].type == "MatMul"
 
 
+def test_functions_that_xla_compiles_are_inlined(tmp_path: Path) -> None:
+    inner = tf.function(lambda x: tf.nn.relu(x, name="Relu") * 2, jit_compile=True)
+    network = save_function(inner, tmp_path, tf.TensorSpec((None, 3)))
+    x = make_input(2, 3)
+    outputs = Extractor(network, "*")(x)
+    assert list(outputs) == ["Relu", "mul"]
+    np.testing.assert_allclose(outputs["mul"], 2 * np.maximum(x, 0))
+    gradient = actgrid.explain(network, x, "saliency", 0).values
+    np.testing.assert_allclose(gradient[:, 0], 2 * (x[:, 0] > 0))
+
+
 def test_tensorflow_1_graph(tmp_path: Path) -> None:
     v1 = tf.compat.v1
     with tf.Graph().as_default(), v1.Session() as session:
