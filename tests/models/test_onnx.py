@@ -426,6 +426,21 @@ def test_input_without_axes(save: Save) -> None:
         actgrid.load_model(path)
 
 
+def test_shapes_that_depend_on_the_sample(save: Save) -> None:
+    nodes = [
+        helper.make_node("Resize", ["x", "", "scales"], ["r"], name="resize"),
+        helper.make_node("NonZero", ["r"], ["found"], name="nonzero"),
+    ]
+    scales = np.array([1, 1, 2, 2], np.float32)
+    path = save(nodes, {"x": ["n", 1, 2, 2]}, ["r", "found"], opset=18, scales=scales)
+    x = np.array([[0, 1, 1, 0], [0, 0, 1, 0]], np.float32).reshape(2, 1, 2, 2)
+    extractor = actgrid.Extractor(path, "found")
+    assert [extractor(image[None])["found"].shape for image in x] == [(1, 4, 8), (1, 4, 4)]
+    with pytest.raises(ModelError, match=r"shapes \(4, 8\) and \(4, 4\) for two samples, which"):
+        extractor(x)
+    assert [info.parameters for info in actgrid.list_layers(path)] == [0, 0]
+
+
 def test_errors_of_a_run(save: Save, capfd: pytest.CaptureFixture[str]) -> None:
     node = helper.make_node("Reshape", ["x", "shape"], ["y"])
     path = save([node], {"x": ["n", "side"]}, ["y"], shape=np.array([-1, 4]))

@@ -56,6 +56,8 @@ _SCALE_INPUTS = {
     "QLinearSigmoid": (3, 4),
     "QLinearSoftmax": (3, 4),
 }
+# Operations whose constants are sizes, not weights.
+_RESIZINGS = frozenset(["Resize", "Upsample"])
 _QUANTIZER_SUFFIX = re.compile(
     r"(_(quant(ized)?|(Quantize|Dequantize)Linear(_(In|Out)put)?|quant_output_scale_mul"
     r"|output_quantized(_cast(_output)?)?)|(:0)?(_bias_add|quant_scaled_output))$"
@@ -235,7 +237,7 @@ def read_graph(graph: Any, inputs: Sequence[str], types: Mapping[str, str]) -> O
                 takers[numbers[name]].add("")
         is_shape = node.op_type in _SHAPE_OPERATIONS or shapes.issuperset(sources)
         node_constants: dict[str, int] = {}
-        for name in operands:
+        for name in operands if node.op_type not in _RESIZINGS else ():
             node_constants |= constants.get(name, {})
         if node.op_type in _SCALE_INPUTS or node.op_type.endswith("Integer"):
             counts = {name: _count_quantized_values(values.get(name)) for name in operands}
