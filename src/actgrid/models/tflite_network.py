@@ -443,7 +443,7 @@ def _make_interpreter(content: bytes, name: str) -> Any:
 
 
 def _describe_error(error: Exception) -> str:
-    """Return the first sentence of a message of the interpreter, and the operation that failed."""
+    """Return the first sentence of an error message, with the operation that failed."""
     message = str(error).strip() or type(error).__name__
     sentence = message.partition("\n")[0].partition(". ")[0].rstrip(".")
     line = textwrap.shorten(sentence, 300, placeholder=" ...")
