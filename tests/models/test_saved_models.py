@@ -187,6 +187,22 @@ def test_several_inputs_and_outputs(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.ravel(first.values), np.abs(weights[:3, 1]), rtol=1e-5)
 
 
+def test_calls_of_shared_layers_have_the_numbers_of_the_keras_model(tmp_path: Path) -> None:
+    left, right = keras.Input((6, 3), name="left"), keras.Input((6, 3), name="right")
+    conv = layers.Conv1D(4, 3, name="conv")
+    pools = [
+        layers.GlobalAveragePooling1D(name=f"pool_of_{side.name}")(conv(side))
+        for side in (left, right)
+    ]
+    model = keras.Model([left, right], layers.Concatenate(name="join")(pools))
+    x = {"left": make_input(2, 6, 3), "right": make_input(2, 6, 3) + 1}
+    activations = Extractor(export(model, tmp_path / "saved"), "*")(x)
+    truth = Extractor(model, "*")(x)
+    assert activations.keys() == truth.keys()
+    for path, values in truth.items():
+        np.testing.assert_allclose(activations[path], values, **_TOLERANCE)
+
+
 @pytest.mark.parametrize("axis", ["channels_first", "channels_last"])
 def test_data_format_is_found(tmp_path: Path, axis: str) -> None:
     kernel = tf.Variable(make_input(3, 3, 3, 5))

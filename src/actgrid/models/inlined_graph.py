@@ -15,6 +15,8 @@ __all__ = ["InlinedGraph"]
 
 # Name of a call of a function, which inlining puts before the names of the called operations.
 _CALLS = re.compile(r"(?:(?:Stateful)?PartitionedCall(?:_\d+)?/)+")
+# End of the path of a further call of a layer, such as "conv:1".
+_FURTHER_CALL = re.compile(r":\d+$")
 # Names of the operations that inlining adds.
 _ADDED = re.compile(r"Func/.*")
 
@@ -64,7 +66,11 @@ class InlinedGraph:
         count = len(function.inputs) - len(function.captured_inputs)
         self._input_names = [tensor.op.name for tensor in function.inputs[:count]]
         self._captured_names = [tensor.op.name for tensor in function.inputs[count:]]
-        self._find_layers([tensor.name for tensor in function.outputs])
+        output_names = [tensor.name for tensor in function.outputs]
+        self._find_layers(output_names, sorts=False)
+        if any(_FURTHER_CALL.search(layer.path) for layer in self.layers):
+            # Keras runs the calls of a shared layer in the reverse order of their numbers.
+            self._find_layers(output_names, sorts=True)
 
     def import_tensors(
         self, inputs: Sequence[Any], names: Sequence[str], replacements: Mapping[str, Any]
@@ -108,11 +114,13 @@ class InlinedGraph:
         definition = b"".join(map(_serialize_node, nodes))
         return hash_variables(definition, self._function.graph.variables)
 
-    def _find_layers(self, output_names: Sequence[str]) -> None:
+    def _find_layers(self, output_names: Sequence[str], sorts: bool) -> None:
         tf = tensorflow()
         with tf.Graph().as_default() as graph:
             tf.graph_util.import_graph_def(self._definition, name="")
             operations = graph.get_operations()
+            if sorts:
+                operations = _sort_operations(graph, output_names)
         arguments = self._function.inputs[: len(self._input_names)]
         has_free_batch = any(tensor.shape.rank and tensor.shape[0] is None for tensor in arguments)
         sizes = self._measure_captures()
@@ -170,6 +178,22 @@ class InlinedGraph:
             else _count_values(tensor.shape, tensor.dtype)
             for name, tensor in captured
         }
+
+
+def _sort_operations(graph: Any, output_names: Sequence[str]) -> list[Any]:
+    """Return the operations of a graph, the first input of each operation before the second."""
+    ordered: dict[str, Any] = {}
+    visited: set[str] = set()  # loops of TensorFlow 1 are circles
+    pending = [graph.get_tensor_by_name(name).op for name in reversed(output_names)]
+    while pending:
+        operation = pending[-1]
+        if operation.name in visited:
+            ordered[pending.pop().name] = operation
+            continue
+        visited.add(operation.name)
+        inputs = [tensor.op for tensor in operation.inputs]
+        pending += [entry for entry in reversed(inputs) if entry.name not in visited]
+    return list((ordered | {entry.name: entry for entry in graph.get_operations()}).values())
 
 
 def _remove_custom_gradients(definition: Any) -> None:
