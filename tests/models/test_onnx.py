@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -586,3 +587,22 @@ def test_other_suffixes_are_refused_with_advice(save: Save, tmp_path: Path, name
     path = save([helper.make_node("Relu", ["x"], ["y"])], {"x": ["n", 3]}, ["y"])
     with pytest.raises(ModelError, match=r"an ONNX model, whose name must end in \.onnx$"):
         actgrid.load_model(path.rename(tmp_path / name))
+
+
+def test_calls_of_shared_layers_have_the_numbers_of_the_keras_model(tmp_path: Path) -> None:
+    left, right = keras.Input((6, 3), name="left"), keras.Input((6, 3), name="right")
+    part = keras.Sequential(
+        [
+            keras.Input((6, 3)),
+            keras.layers.Dense(4, activation="relu", name="dense"),
+            keras.layers.GlobalAveragePooling1D(name="pool"),
+        ],
+        name="part",
+    )
+    difference = keras.layers.Subtract(name="difference")([part(left), part(right)])
+    model = keras.Model([left, right], difference)
+    x = {"left": np.ones((2, 6, 3), np.float32), "right": np.zeros((2, 6, 3), np.float32)}
+    activations = actgrid.Extractor(export_onnx(model, tmp_path / "pair.onnx"), "*")(x)
+    truth = actgrid.Extractor(model, "*")(x)
+    for path in ("part/pool", "part/pool:1"):
+        np.testing.assert_allclose(activations[path], truth[path], atol=1e-5)

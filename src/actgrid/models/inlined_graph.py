@@ -10,13 +10,12 @@ from typing import Any
 from actgrid.models.fingerprint import hash_variables
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.graph_layers import GraphLayer, GraphTensor, find_layers, find_output_layer
+from actgrid.models.graph_order import have_further_calls, sort_depth_first
 
 __all__ = ["InlinedGraph"]
 
 # Name of a call of a function, which inlining puts before the names of the called operations.
 _CALLS = re.compile(r"(?:(?:Stateful)?PartitionedCall(?:_\d+)?/)+")
-# End of the path of a further call of a layer, such as "conv:1".
-_FURTHER_CALL = re.compile(r":\d+$")
 # Names of the operations that inlining adds.
 _ADDED = re.compile(r"Func/.*")
 
@@ -68,8 +67,7 @@ class InlinedGraph:
         self._captured_names = [tensor.op.name for tensor in function.inputs[count:]]
         output_names = [tensor.name for tensor in function.outputs]
         self._find_layers(output_names, sorts=False)
-        if any(_FURTHER_CALL.search(layer.path) for layer in self.layers):
-            # Keras runs the calls of a shared layer in the reverse order of their numbers.
+        if have_further_calls(self.layers):
             self._find_layers(output_names, sorts=True)
 
     def import_tensors(
@@ -181,19 +179,13 @@ class InlinedGraph:
 
 
 def _sort_operations(graph: Any, output_names: Sequence[str]) -> list[Any]:
-    """Return the operations of a graph, the first input of each operation before the second."""
-    ordered: dict[str, Any] = {}
-    visited: set[str] = set()  # loops of TensorFlow 1 are circles
-    pending = [graph.get_tensor_by_name(name).op for name in reversed(output_names)]
-    while pending:
-        operation = pending[-1]
-        if operation.name in visited:
-            ordered[pending.pop().name] = operation
-            continue
-        visited.add(operation.name)
-        inputs = [tensor.op for tensor in operation.inputs]
-        pending += [entry for entry in reversed(inputs) if entry.name not in visited]
-    return list((ordered | {entry.name: entry for entry in graph.get_operations()}).values())
+    """Return the operations of a graph in the order of `sort_depth_first`."""
+    operations = {operation.name: operation for operation in graph.get_operations()}
+    names = sort_depth_first(
+        [graph.get_tensor_by_name(name).op.name for name in output_names],
+        lambda name: [tensor.op.name for tensor in operations[name].inputs],
+    )
+    return [operations[name] for name in dict.fromkeys([*names, *operations])]
 
 
 def _remove_custom_gradients(definition: Any) -> None:

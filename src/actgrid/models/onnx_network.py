@@ -29,6 +29,7 @@ from actgrid.models.graph_layers import (
     find_output_logits,
     list_layer_edges,
 )
+from actgrid.models.graph_order import have_further_calls
 from actgrid.models.layers import LayerInfo
 from actgrid.models.network import InputInfo, NetworkKind
 from actgrid.models.onnx_graph import (
@@ -185,6 +186,10 @@ class ONNXNetwork:
         types = {value.name: value.type for value in (*inputs, *tensors)}
         formats = find_data_formats(model.graph, input_names, shapes)
         content = read_graph(model.graph, input_names, types)
+        self._layers = find_layers(content.records)
+        if have_further_calls(self._layers):
+            content = read_graph(model.graph, input_names, types, sorts=True)
+            self._layers = find_layers(content.records)
 
         def describe(name: str) -> _Tensor:
             shape = shapes.get(name)
@@ -194,7 +199,6 @@ class ONNXNetwork:
 
         self._input_ranges = content.ranges
         self._inputs = [describe(name) for name in input_names]
-        self._layers = find_layers(content.records)
         names = [content.names[layer.position] for layer in self._layers]
         output_layers: dict[int, None] = {}
         for position, name in content.outputs:
