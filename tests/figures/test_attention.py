@@ -115,5 +115,5 @@ def test_inputs_that_are_refused(language: Any) -> None:
         def fingerprint(self) -> str:
             return "1"
 
-    with pytest.raises(CapabilityError, match="extract_attention needs layers"):
+    with pytest.raises(CapabilityError, match="extract_attention needs a Keras model"):
         actgrid.extract_attention(Network(), np.ones((1, 4)))

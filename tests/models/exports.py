@@ -66,7 +66,7 @@ def export_onnx(model: Any, path: Path) -> Path:
     pytest.importorskip("tf2onnx")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tf2onnx uses names that NumPy and protobuf will remove
-        model(np.zeros((1, *model.input_shape[1:]), np.float32))  # Keras requires a call
+        model([np.zeros((1, *x.shape[1:]), np.float32) for x in model.inputs])  # Keras needs a call
         model.export(path, format="onnx", verbose=False)
     return path
 

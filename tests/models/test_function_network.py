@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 
 import actgrid
-from actgrid.errors import CapabilityError, ModelError, ShapeError
+from actgrid.errors import CapabilityError, ModelError, OptionError, ShapeError
 
 Array = npt.NDArray[Any]
 
@@ -94,6 +94,48 @@ def test_tensors_with_gradients() -> None:
     np.testing.assert_array_equal(found["output"], _predict(_IMAGES))
 
 
+class _OtherTensor:
+    """A tensor whose only conversion is the method `numpy`."""
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+
+    def numpy(self) -> Array:
+        return self.array
+
+
+def test_tensors_that_only_a_method_converts() -> None:
+    found = actgrid.Extractor(lambda batch: _OtherTensor(_predict(batch)), layers="*")(_IMAGES)
+    np.testing.assert_array_equal(found["output"], _predict(_IMAGES))
+
+
+def test_long_floats() -> None:
+    heatmap = actgrid.explain(
+        lambda batch: _predict(batch).astype(np.longdouble), _IMAGES, "occlusion", 2
+    )
+    assert heatmap.score is not None
+    np.testing.assert_allclose(heatmap.score, _predict(_IMAGES)[:, 2], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "count"),
+    [
+        ((5, 12, 1), "float32", 5),
+        ((5, 12, 3), "float64", 5),
+        ((5, 12, 7), "uint8", 5),
+        ((6, 12, 3), "uint8", 1),
+    ],
+)
+def test_arrays_of_three_axes(shape: tuple[int, ...], dtype: str, count: int) -> None:
+    """They are sequences, but bytes in the shape of an image are an image."""
+    x = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+    explained = actgrid.explain(lambda batch: batch.mean((1, 2)), x, "occlusion", 0)
+    assert len(explained) == count
+    image = _IMAGES[0]
+    heatmap = actgrid.explain(lambda batch: batch.mean((1, 2, 3)), image, "occlusion")
+    assert heatmap.values.shape == (1, 12, 8)  # the function takes no sequences
+
+
 def test_several_outputs() -> None:
     def predict(batch: Array) -> dict[str, Array]:
         return {"classes": _predict(batch), "mean": batch.mean((1, 2, 3))}
@@ -124,6 +166,16 @@ def test_a_list_of_rows_is_one_output() -> None:
         np.testing.assert_allclose(heatmap.score, _predict(_IMAGES)[:, 0], rtol=1e-5)
     (info,) = actgrid.list_layers(lambda batch: [_predict(batch)[:, 0]], _IMAGES)
     assert (info.path, info.shape) == ("output", (None,))
+
+
+def test_lists_are_batches() -> None:
+    lists: list[Any] = [list(_IMAGES), tuple(map(tf.constant, _IMAGES)), _IMAGES.tolist()]
+    for x in lists:
+        heatmap = actgrid.explain(_predict, x, "occlusion", 2, patch=4, stride=4)
+        assert heatmap.score is not None
+        np.testing.assert_allclose(heatmap.score, _predict(_IMAGES)[:, 2], rtol=1e-5)
+    with pytest.raises(ShapeError, match="takes one array: got a list of 2 arrays"):
+        actgrid.explain(_predict, [_IMAGES, _IMAGES], "occlusion")
 
 
 def test_functions_may_change_their_batch() -> None:
@@ -211,6 +263,22 @@ def test_image_files(tmp_path: Path) -> None:
     assert shapes == {(20, 30, 3)}
     assert heatmap.score is not None
     assert heatmap.score.max() <= 1
+
+
+def test_files_of_arrays(tmp_path: Path) -> None:
+    def add(batch: Array) -> Array:
+        return np.stack([batch.sum(1), -batch.sum(1)], 1)
+
+    np.save(tmp_path / "rows.npy", np.array([[1, 2, 3], [4, 5, 6]]))
+    (tmp_path / "rows.csv").write_text("a,b,c\n1,2,3\n4,5,6\n")
+    for path in (tmp_path / "rows.npy", tmp_path / "rows.csv"):
+        table = actgrid.explain(add, path, "occlusion", 0, baseline=0)
+        np.testing.assert_array_equal(table.values, [[1, 2, 3], [4, 5, 6]])
+        stats = actgrid.measure_images(add, path, layers="output")
+        np.testing.assert_array_equal(stats.layers["output"].mean, [10.5, -10.5])
+    actgrid.demo.photo().save(tmp_path / "photo.png")
+    with pytest.raises(OptionError, match="files of arrays cannot be in one run"):
+        actgrid.measure_images(add, [path, tmp_path / "photo.png"], layers="output")
 
 
 def test_outputs_only() -> None:
@@ -305,6 +373,7 @@ class _Estimator:
         (_Estimator(), "not _Estimator: give its method predict or predict_proba"),
         (lambda: None, "the function <lambda>: give the model that it returns, or a function of"),
         (lambda a, b: None, "the function <lambda>, which requires 2 arguments: give a function"),
+        (lambda a, *, b: None, "the function <lambda>, which requires more than one batch: give"),
     ],
 )
 def test_other_callables_are_refused(value: Any, message: str) -> None:

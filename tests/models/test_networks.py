@@ -162,6 +162,7 @@ def test_list_layers_with_and_without_input() -> None:
         (None, ["rows", "half"]),
         ("*", ["rows", "half", "scores"]),
         (["scores", 0], ["rows", "scores"]),
+        (["rows", -1], ["rows", "scores"]),
         (lambda layer: layer.type == "Slice", ["half"]),
         (type("Product", (), {}), ["scores"]),
     ],
@@ -199,7 +200,7 @@ def test_inputs_are_prepared_as_for_keras_models() -> None:
 def test_unknown_layers_raise() -> None:
     with pytest.raises(LayerError, match=r"no layer is called 'row' \(did you mean rows"):
         Extractor(Edges(), "row")(make_pixels())
-    with pytest.raises(LayerError, match="no layer matches 7"):
+    with pytest.raises(LayerError, match="layer index out of range: got 7; the model has 3 layers"):
         Extractor(Edges(), 7)(make_pixels())
 
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -417,6 +418,30 @@ def test_damaged_and_unknown_models(
     assert capfd.readouterr().err == ""
 
 
+def test_input_without_axes(save: Save) -> None:
+    path = save([helper.make_node("Relu", ["x"], ["y"])], {"x": ["n", 3]}, ["y"])
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    onnx.save(model, path)
+    with pytest.raises(ModelError, match="does not tell the number of axes of its input 'x'; exp"):
+        actgrid.load_model(path)
+
+
+def test_shapes_that_depend_on_the_sample(save: Save) -> None:
+    nodes = [
+        helper.make_node("Resize", ["x", "", "scales"], ["r"], name="resize"),
+        helper.make_node("NonZero", ["r"], ["found"], name="nonzero"),
+    ]
+    scales = np.array([1, 1, 2, 2], np.float32)
+    path = save(nodes, {"x": ["n", 1, 2, 2]}, ["r", "found"], opset=18, scales=scales)
+    x = np.array([[0, 1, 1, 0], [0, 0, 1, 0]], np.float32).reshape(2, 1, 2, 2)
+    extractor = actgrid.Extractor(path, "found")
+    assert [extractor(image[None])["found"].shape for image in x] == [(1, 4, 8), (1, 4, 4)]
+    with pytest.raises(ModelError, match=r"shapes \(4, 8\) and \(4, 4\) for two samples, which"):
+        extractor(x)
+    assert [info.parameters for info in actgrid.list_layers(path)] == [0, 0]
+
+
 def test_errors_of_a_run(save: Save, capfd: pytest.CaptureFixture[str]) -> None:
     node = helper.make_node("Reshape", ["x", "shape"], ["y"])
     path = save([node], {"x": ["n", "side"]}, ["y"], shape=np.array([-1, 4]))
@@ -562,3 +587,22 @@ def test_other_suffixes_are_refused_with_advice(save: Save, tmp_path: Path, name
     path = save([helper.make_node("Relu", ["x"], ["y"])], {"x": ["n", 3]}, ["y"])
     with pytest.raises(ModelError, match=r"an ONNX model, whose name must end in \.onnx$"):
         actgrid.load_model(path.rename(tmp_path / name))
+
+
+def test_calls_of_shared_layers_have_the_numbers_of_the_keras_model(tmp_path: Path) -> None:
+    left, right = keras.Input((6, 3), name="left"), keras.Input((6, 3), name="right")
+    part = keras.Sequential(
+        [
+            keras.Input((6, 3)),
+            keras.layers.Dense(4, activation="relu", name="dense"),
+            keras.layers.GlobalAveragePooling1D(name="pool"),
+        ],
+        name="part",
+    )
+    difference = keras.layers.Subtract(name="difference")([part(left), part(right)])
+    model = keras.Model([left, right], difference)
+    x = {"left": np.ones((2, 6, 3), np.float32), "right": np.zeros((2, 6, 3), np.float32)}
+    activations = actgrid.Extractor(export_onnx(model, tmp_path / "pair.onnx"), "*")(x)
+    truth = actgrid.Extractor(model, "*")(x)
+    for path in ("part/pool", "part/pool:1"):
+        np.testing.assert_allclose(activations[path], truth[path], atol=1e-5)

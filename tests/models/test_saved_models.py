@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -166,12 +167,12 @@ def test_integer_inputs_and_volumes(tmp_path: Path) -> None:
 
 
 def test_several_inputs_and_outputs(tmp_path: Path) -> None:
-    second, first = keras.Input((3,), name="zeta"), keras.Input((4,), name="alpha")
+    second, first = keras.Input((3,), name="zeta"), keras.Input((4,), name="alpha.b-1")
     total = layers.Dense(5, name="total")(layers.Concatenate(name="join")([second, first]))
     difference = layers.Dense(2, name="difference")(second)
     model = keras.Model([second, first], {"b": total, "a": difference})
     network = export(model, tmp_path / "saved")
-    x = {"zeta": make_input(2, 3), "alpha": make_input(2, 4) + 1}
+    x = {"zeta": make_input(2, 3), "alpha.b-1": make_input(2, 4) + 1}
     truth = model(x)
     activations = Extractor(network, "*")(x)
     for path, key in (("total", "b"), ("difference", "a")):
@@ -179,11 +180,27 @@ def test_several_inputs_and_outputs(tmp_path: Path) -> None:
     assert sorted(network.outputs) == ["difference", "total"]
     assert {info.name: info.shape for info in network.inputs} == {
         "zeta": (None, 3),
-        "alpha": (None, 4),
+        "alpha.b-1": (None, 4),
     }
     first, _ = actgrid.explain(network, x, "saliency", target={"total": 1}, image_input="zeta")
     weights = model.get_layer("total").kernel.numpy()
     np.testing.assert_allclose(np.ravel(first.values), np.abs(weights[:3, 1]), rtol=1e-5)
+
+
+def test_calls_of_shared_layers_have_the_numbers_of_the_keras_model(tmp_path: Path) -> None:
+    left, right = keras.Input((6, 3), name="left"), keras.Input((6, 3), name="right")
+    conv = layers.Conv1D(4, 3, name="conv")
+    pools = [
+        layers.GlobalAveragePooling1D(name=f"pool_of_{side.name}")(conv(side))
+        for side in (left, right)
+    ]
+    model = keras.Model([left, right], layers.Concatenate(name="join")(pools))
+    x = {"left": make_input(2, 6, 3), "right": make_input(2, 6, 3) + 1}
+    activations = Extractor(export(model, tmp_path / "saved"), "*")(x)
+    truth = Extractor(model, "*")(x)
+    assert activations.keys() == truth.keys()
+    for path, values in truth.items():
+        np.testing.assert_allclose(activations[path], values, **_TOLERANCE)
 
 
 @pytest.mark.parametrize("axis", ["channels_first", "channels_last"])
@@ -265,6 +282,17 @@ def test_scopes_and_control_flow(tmp_path: Path) -> None:
     assert infos["stem"].type == "MatMul"
 
 
+def test_functions_that_xla_compiles_are_inlined(tmp_path: Path) -> None:
+    inner = tf.function(lambda x: tf.nn.relu(x, name="Relu") * 2, jit_compile=True)
+    network = save_function(inner, tmp_path, tf.TensorSpec((None, 3)))
+    x = make_input(2, 3)
+    outputs = Extractor(network, "*")(x)
+    assert list(outputs) == ["Relu", "mul"]
+    np.testing.assert_allclose(outputs["mul"], 2 * np.maximum(x, 0))
+    gradient = actgrid.explain(network, x, "saliency", 0).values
+    np.testing.assert_allclose(gradient[:, 0], 2 * (x[:, 0] > 0))
+
+
 def test_tensorflow_1_graph(tmp_path: Path) -> None:
     v1 = tf.compat.v1
     with tf.Graph().as_default(), v1.Session() as session:
@@ -310,6 +338,8 @@ def test_constant_outputs_and_unused_inputs(tmp_path: Path) -> None:
     tf.saved_model.save(module, str(tmp_path / "b"), signatures=module.ignore)
     with pytest.raises(ModelError, match="no output that depends on an input"):
         load_model(tmp_path / "b")
+    with pytest.raises(ModelError, match="does not tell the number of axes of its input 'x'; exp"):
+        save_function(lambda x: x * 2, tmp_path / "c", tf.TensorSpec(None))
 
 
 def test_optimizer_of_keras_2_is_ignored(tmp_path: Path) -> None:
@@ -449,6 +479,13 @@ def test_comparison_with_the_keras_model(demo_export: Path, tmp_path: Path) -> N
     assert comparison.to_frame()["relative_difference"].max() < 1e-3
     pictures = actgrid.render_comparison("demo", demo_export, "demo", "stem_relu")
     assert pictures["stem_relu"].difference is not None
+
+
+def test_pickle(tmp_path: Path) -> None:
+    network = save_function(lambda x: x * 2, tmp_path, tf.TensorSpec((None, 3)))
+    restored = pickle.loads(pickle.dumps(network))
+    x = make_input(2, 3)
+    np.testing.assert_array_equal(Extractor(restored, "*")(x)["mul"], 2 * x)
 
 
 def test_changed_weights_have_another_fingerprint(tmp_path: Path) -> None:

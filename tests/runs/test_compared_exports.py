@@ -14,6 +14,7 @@ from PIL import Image
 from tests.models.exports import export_onnx, export_tflite
 
 import actgrid
+from actgrid.errors import LayerError
 from actgrid.models.preprocessing import find_pair_preprocessing, find_preprocessing
 
 Array = npt.NDArray[Any]
@@ -139,3 +140,17 @@ def test_export_takes_the_preprocessing_of_the_model(
     assert [choice.name for choice in find_pair_preprocessing("none", (scaling, network))] == [
         "none"
     ] * 2
+
+
+def test_layers_that_have_no_channels_in_one_model_are_left_out(photos: Path) -> None:
+    def shorten(batch: Array) -> dict[str, Array]:
+        return {"pixels": batch, "mean": batch.mean((1, 2))}
+
+    def split(batch: Array) -> dict[str, Array]:
+        halves = batch.reshape(len(batch), 2, 6, 2, 6, 3)  # as in exports of TimeDistributed
+        return {"pixels": halves, "mean": batch.mean((1, 2))}
+
+    comparison = actgrid.compare_models(shorten, split, photos)
+    assert list(comparison.layers) == ["mean"]
+    with pytest.raises(LayerError, match="have the same path: got none and pixels, mean; pass"):
+        actgrid.compare_models(lambda batch: batch.mean((1, 2, 3)), shorten, photos)

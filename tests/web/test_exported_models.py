@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import keras
 import numpy as np
 import pytest
 from tests.models.exports import export_tflite
@@ -84,3 +85,17 @@ def test_features_that_need_tensorflow_are_refused(
     response = client.get(f"/api/images/{image}/{address}")
     assert response.status_code == 422
     assert message in response.json()["detail"]
+
+
+def test_outputs_without_channels(photos: Path, tmp_path: Path) -> None:
+    """An output of one number for each sample is a node without pictures."""
+    inputs = keras.Input((8, 8, 3))
+    features = keras.layers.Conv2D(4, 3, name="conv")(inputs)
+    highest = keras.ops.max(keras.ops.mean(features, (1, 2)), 1)
+    path = export_tflite(keras.Model(inputs, highest), tmp_path / "highest.tflite", "float")
+    with actgrid.view(path, photos) as view:
+        base, _, token = view.url.partition("?token=")
+        model = httpx.get(
+            f"{base}api/model.json", headers={"authorization": f"Bearer {token}"}
+        ).json()
+    assert [node["kind"] for node in model["nodes"]] == ["image", "image", "dense", None]

@@ -44,10 +44,13 @@ from actgrid.errors import (
 from actgrid.models import load_model
 from actgrid.models.data_formats import find_input_data_format
 from actgrid.models.frameworks import tensorflow
+from actgrid.models.image_pixels import MODES
 from actgrid.models.image_sources import are_images, open_images
 from actgrid.models.images import Photo, load_images, load_photos
 from actgrid.models.inputs import is_real_dtype, prepare_inputs, read_input_specs
 from actgrid.models.labels import resolve_labels
+from actgrid.models.network import is_buildable
+from actgrid.models.networks import get_network
 from actgrid.models.sample_files import load_samples
 from actgrid.models.texts import encode_texts, is_text
 from actgrid.models.tracing import build_model
@@ -456,19 +459,27 @@ def prepare_model_inputs(model: Any, x: Any, has_batch_axis: bool) -> Any:
 
     def prepare(single: bool) -> Any:
         with tensorflow().device("CPU"):  # only a batch at a time is moved to a GPU
-            return prepare_inputs(model, x, single=single)
+            model_inputs = prepare_inputs(model, x, single=single)
+        build_model(model, model_inputs)
+        return model_inputs
 
-    model_inputs = prepare(not has_batch_axis)
+    if has_batch_axis or read_input_specs(model) is not None:
+        return prepare(not has_batch_axis)
+    # An array of three axes is an image or sequences: a model whose inputs are not known tells.
+    single = not is_buildable(get_network(model)) or _is_picture(x)
     try:
-        build_model(model, model_inputs)
-    except ModelError:
-        # A model whose inputs are not known may take an array of three axes as an image, or as
-        # sequences.
-        if has_batch_axis or read_input_specs(model) is not None:
-            raise
-        model_inputs = prepare(False)
-        build_model(model, model_inputs)
-    return model_inputs
+        return prepare(single)
+    except ModelError as error:
+        try:
+            return prepare(not single)
+        except ModelError:
+            raise error from None
+
+
+def _is_picture(x: Any) -> bool:
+    """Return whether an array has the shape and the dtype of the pixels of one image file."""
+    shape: tuple[int, ...] = getattr(x, "shape", ())
+    return len(shape) == 3 and shape[2] in MODES and np.asarray(x).dtype == np.uint8
 
 
 def _check_values(tensor: Any, name: str) -> Any:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from actgrid.cli.command import Options
 from actgrid.cli.explaining import parse_targets, read_labels_option
 from actgrid.cli.loading import (
+    are_samples,
     load_model,
     load_sources,
     parse_layers,
@@ -61,6 +62,8 @@ def load_compared_inputs(model: str, images: Sequence[str], options: Options) ->
     tokens: Any = read_tokens(options["tokens"])
     network = load_model(model, **options.select(LoadedModelOptions))
     preprocessing = resolve_preprocessing(network, options["preprocess"])
+    if are_samples(images, network):
+        preprocessing = None
     x = load_sources(images, network, options.select(InputOptions))
     count = len(x) if isinstance(x, list) else 1
     if isinstance(target, list) and count > 1:

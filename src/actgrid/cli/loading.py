@@ -30,6 +30,7 @@ from actgrid.option_types import Channels
 from actgrid.options import InputOptions
 
 __all__ = [
+    "are_samples",
     "load_model",
     "load_source",
     "load_sources",
@@ -158,11 +159,18 @@ def load_sources(sources: Sequence[str], model: Any, options: Mapping[str, Any])
         Input for `actgrid.explain`: a list of files, a preprocessed array if options differ from
         their defaults, or the texts or paths.
     """
-    has_samples = all(is_sample_file(Path(source), "image") for source in sources)
-    if has_samples or find_sample_kind(model) not in (None, "image"):
+    if are_samples(sources, model):
         return sources[0] if len(sources) == 1 else list(sources)
     files = [file for source in sources for file in find_images(source)]
     return files if _are_defaults(options) else load_images(files, model=model, **options)
+
+
+def are_samples(sources: Sequence[str], model: Any) -> bool:
+    """Return whether the arguments IMAGE of a command are files of arrays, or texts."""
+    kind = find_sample_kind(model)
+    return kind not in (None, "image") or all(
+        is_sample_file(Path(source), kind) for source in sources
+    )
 
 
 def _are_defaults(options: Mapping[str, Any]) -> bool:

@@ -13,8 +13,7 @@ from actgrid.attribution.model_samples import prepare_sample
 from actgrid.errors import LayerError, suggest
 from actgrid.models.extraction import get_extractor
 from actgrid.models.layers import LayerInfo
-from actgrid.models.network import check_compiled
-from actgrid.models.networks import get_network
+from actgrid.models.networks import check_keras_model, get_network
 from actgrid.models.types import ModelInput, ModelLike
 from actgrid.option_groups import takes_options
 from actgrid.options import TokenSampleOptions
@@ -81,8 +80,8 @@ def extract_attention(
     >>> attention["mha/attention"].matrix().save("attention.png")
     """
     prepared = prepare_sample(model, x, options["sample"], options["tokens"])
+    check_keras_model(prepared.model, "extract_attention")
     network = get_network(prepared.model)
-    check_compiled(network, "extract_attention")
     infos = _select(list_attention(network.list_layers(prepared.inputs)), layers)
     arrays = get_extractor(prepared.model, [info.path for info in infos])(prepared.inputs)
     maps = PictureDict[AttentionMap]()

@@ -42,6 +42,11 @@ def run_in_parts(
     -------
     list of numpy.ndarray
         Outputs for the whole batch. An output without a batch axis gets one.
+
+    Raises
+    ------
+    ValueError
+        If the shape of an output depends on the sample.
     """
     count = len(arrays[0])
     if count == 0:  # the outputs for some sample have the other sides
@@ -64,4 +69,14 @@ def run_in_parts(
                 for result in compute(inputs)
             ]
         )
-    return [np.concatenate(results) for results in zip(*parts, strict=True)]
+    return [_join_parts(results) for results in zip(*parts, strict=True)]
+
+
+def _join_parts(parts: Sequence[Array]) -> Array:
+    shapes = list(dict.fromkeys(part.shape[1:] for part in parts))
+    if len(shapes) > 1:
+        raise ValueError(
+            f"a layer has outputs of the shapes {shapes[0]} and {shapes[1]} for two samples, which "
+            "cannot form a batch: expected one sample at a time, or other layers"
+        )
+    return np.concatenate(parts)

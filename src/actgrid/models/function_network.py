@@ -236,7 +236,11 @@ def _to_array(value: Any) -> Array:
     """Convert an array or a tensor of any package to a NumPy array."""
     if callable(getattr(value, "detach", None)):  # PyTorch converts only such tensors
         value = value.detach().cpu()
-    return np.asarray(value)
+    if not hasattr(value, "__array__") and callable(getattr(value, "numpy", None)):
+        value = value.numpy()
+    array = np.asarray(value)
+    # TensorFlow has no longer floats.
+    return array.astype(np.float64) if array.dtype == np.longdouble else array
 
 
 def describe_function(function: object) -> str:

@@ -11,6 +11,7 @@ from actgrid.models.fingerprint import hash_variables
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.graph_axes import AxesOperation, find_data_formats
 from actgrid.models.graph_layers import GraphLayer, GraphTensor, find_layers, find_output_layer
+from actgrid.models.graph_order import have_further_calls, sort_depth_first
 
 __all__ = ["InlinedGraph"]
 
@@ -67,7 +68,10 @@ class InlinedGraph:
         count = len(function.inputs) - len(function.captured_inputs)
         self._input_names = [tensor.op.name for tensor in function.inputs[:count]]
         self._captured_names = [tensor.op.name for tensor in function.inputs[count:]]
-        self._find_layers([tensor.name for tensor in function.outputs])
+        output_names = [tensor.name for tensor in function.outputs]
+        self._find_layers(output_names, sorts=False)
+        if have_further_calls(self.layers):
+            self._find_layers(output_names, sorts=True)
 
     def import_tensors(
         self, inputs: Sequence[Any], names: Sequence[str], replacements: Mapping[str, Any]
@@ -111,11 +115,13 @@ class InlinedGraph:
         definition = b"".join(map(_serialize_node, nodes))
         return hash_variables(definition, self._function.graph.variables)
 
-    def _find_layers(self, output_names: Sequence[str]) -> None:
+    def _find_layers(self, output_names: Sequence[str], sorts: bool) -> None:
         tf = tensorflow()
         with tf.Graph().as_default() as graph:
             tf.graph_util.import_graph_def(self._definition, name="")
             operations = graph.get_operations()
+            if sorts:
+                operations = _sort_operations(graph, output_names)
         arguments = self._function.inputs[: len(self._input_names)]
         has_free_batch = any(tensor.shape.rank and tensor.shape[0] is None for tensor in arguments)
         sizes = self._measure_captures()
@@ -180,6 +186,16 @@ class InlinedGraph:
             else _count_values(tensor.shape, tensor.dtype)
             for name, tensor in captured
         }
+
+
+def _sort_operations(graph: Any, output_names: Sequence[str]) -> list[Any]:
+    """Return the operations of a graph in the order of `sort_depth_first`."""
+    operations = {operation.name: operation for operation in graph.get_operations()}
+    names = sort_depth_first(
+        [graph.get_tensor_by_name(name).op.name for name in output_names],
+        lambda name: [tensor.op.name for tensor in operations[name].inputs],
+    )
+    return [operations[name] for name in dict.fromkeys([*names, *operations])]
 
 
 def _remove_custom_gradients(definition: Any) -> None:

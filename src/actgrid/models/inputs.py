@@ -10,6 +10,7 @@ import numpy as np
 
 from actgrid.errors import DtypeError, OptionError, ShapeError, suggest
 from actgrid.models.frameworks import keras, tensorflow
+from actgrid.models.network import is_buildable, is_network
 
 __all__ = [
     "as_tensors",
@@ -345,7 +346,7 @@ def prepare_inputs(model: Any, x: Any, *, single: bool = False) -> Any:
     """
     structure = get_input_structure(model)
     if structure is None:
-        inputs = as_tensors(x)
+        inputs = as_tensors(_join_samples(x) if is_network(model) and is_buildable(model) else x)
         if single and getattr(inputs, "shape", None) is not None and inputs.shape.rank == 3:
             specs = read_input_specs(model)
             rank = specs.shape.rank if isinstance(specs, tensorflow().TensorSpec) else 4
@@ -363,6 +364,18 @@ def prepare_inputs(model: Any, x: Any, *, single: bool = False) -> Any:
             tensors[position], entry, has_several_inputs=len(entries) > 1
         )
     return tensorflow().nest.pack_sequence_as(structure, tensors)
+
+
+def _join_samples(x: Any) -> Any:
+    """Join a list of numbers or of samples to one array; return another value unchanged."""
+    if not isinstance(x, (list, tuple)):
+        return x
+    try:
+        array = np.asarray(x)
+    except (TypeError, ValueError):  # samples of different shapes
+        return x
+    are_batches = array.ndim > 4 and hasattr(x[0], "shape")
+    return x if are_batches or array.dtype.kind not in "biuf" else array
 
 
 def _arrange_values(structure: Any, x: Any, names: Sequence[str]) -> list[Any]:

@@ -471,7 +471,8 @@ class Selection:
     def select(self, infos: Sequence[LayerInfo]) -> list[LayerInfo]:
         """Return the selected layers of a network that can only list its layers.
 
-        A class, or the name of a type, selects the layers of this type. A predicate receives a
+        A class, or the name of a type, selects the layers of this type. An index is that of
+        `LayerInfo.index`, or counts from the end if it is negative. A predicate receives a
         `LayerInfo`.
 
         Returns
@@ -489,20 +490,18 @@ class Selection:
             if not spatial_infos:
                 raise LayerError(NO_SPATIAL_LAYER)
             return spatial_infos
-        for item in self._items:
+        count = 1 + max((info.index for info in infos if info.index is not None), default=-1)
+        items = [_resolve_index(item, count) if _is_index(item) else item for item in self._items]
+        for item in items:
             if not any(_matches_info(item, info) for info in infos):
                 raise self._make_no_match_error(item, [info.path for info in infos])
-        return [info for info in infos if any(_matches_info(item, info) for item in self._items)]
+        return [info for info in infos if any(_matches_info(item, info) for item in items)]
 
     def check_model(self, model: Any, nodes: list[Node]) -> None:
         """Raise LayerError unless every item of the selection matches a layer of a model."""
         for item in self._items:
             if _is_index(item):
-                count = len(getattr(model, "layers", []))
-                if not -count <= item < count:
-                    raise LayerError(
-                        f"layer index out of range: got {item}; the model has {count} layers"
-                    )
+                _resolve_index(item, len(getattr(model, "layers", [])))
                 if isinstance(model.layers[item], keras().layers.InputLayer):
                     raise LayerError(
                         f"layer {item} is an input of the model, which has no activation"
@@ -633,6 +632,14 @@ def _describe_item(item: Any) -> str:
 def _list_examples(paths: list[str]) -> str:
     examples = ", ".join(paths[:8]) + (", ..." if len(paths) > 8 else "")
     return f"layers: {examples}" if paths else "the model has no layers"
+
+
+def _resolve_index(item: Any, count: int) -> int:
+    """Return a layer index that may be negative as a position among all layers of a model."""
+    index = operator.index(item)
+    if not -count <= index < count:
+        raise LayerError(f"layer index out of range: got {index}; the model has {count} layers")
+    return index % count
 
 
 def _is_index(item: object) -> bool:

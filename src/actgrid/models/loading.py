@@ -167,10 +167,10 @@ def _describe_non_model(value: object) -> str:
         name, count = describe_function(value), count_required_arguments(value)
         if count == 0:
             return f"the function {name}: give the model that it returns, or a function of a batch"
-        arguments = "an unknown number of" if count is None else count
+        arguments = "more than one batch" if count is None else f"{count} arguments"
         return (
-            f"the function {name}, which requires {arguments} arguments: give a function of one "
-            f"batch, such as lambda batch: {name}(batch, ...)"
+            f"the function {name}, which requires {arguments}: give a function of one batch, such "
+            f"as lambda batch: {name}(batch, ...)"
         )
     if hasattr(value, "predict"):
         methods = [name for name in ("predict", "predict_proba") if hasattr(value, name)]

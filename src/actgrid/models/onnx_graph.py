@@ -17,6 +17,7 @@ import numpy.typing as npt
 from actgrid.errors import MissingDependencyError
 from actgrid.models.graph_axes import AxesOperation
 from actgrid.models.graph_layers import GraphTensor
+from actgrid.models.graph_order import sort_depth_first
 from actgrid.models.quantization import Scale
 
 __all__ = [
@@ -57,6 +58,8 @@ _SCALE_INPUTS = {
     "QLinearSigmoid": (3, 4),
     "QLinearSoftmax": (3, 4),
 }
+# Operations whose constants are sizes, not weights.
+_RESIZINGS = frozenset(["Resize", "Upsample"])
 _QUANTIZER_SUFFIX = re.compile(
     r"(_(quant(ized)?|(Quantize|Dequantize)Linear(_(In|Out)put)?|quant_output_scale_mul"
     r"|output_quantized(_cast(_output)?)?)|(:0)?(_bias_add|quant_scaled_output))$"
@@ -190,7 +193,9 @@ def infer_shapes(model: Any) -> dict[str, tuple[int | str | None, ...]]:
     }
 
 
-def read_graph(graph: Any, inputs: Sequence[str], types: Mapping[str, str]) -> OnnxGraph:
+def read_graph(
+    graph: Any, inputs: Sequence[str], types: Mapping[str, str], sorts: bool = False
+) -> OnnxGraph:
     """Read the tensors of a graph that depend on its inputs.
 
     Parameters
@@ -199,6 +204,8 @@ def read_graph(graph: Any, inputs: Sequence[str], types: Mapping[str, str]) -> O
         Names of the inputs of the graph.
     types
         Name of a tensor -> its type, such as ``"tensor(float)"``.
+    sorts
+        Whether to read the operations in the order of `sort_depth_first`.
     """
     values = {tensor.name: tensor for tensor in graph.initializer}
     constants = {name: {name: _count_values(tensor)} for name, tensor in values.items()}
@@ -208,7 +215,7 @@ def read_graph(graph: Any, inputs: Sequence[str], types: Mapping[str, str]) -> O
     records: list[GraphTensor] = []
     names: list[str] = []
     takers: dict[int, set[str]] = defaultdict(set)  # position -> quantized tensor, "" for others
-    for node in graph.node:
+    for node in _sort_nodes(graph) if sorts else graph.node:
         operands = [*node.input, *_list_captured(node)]
         sources = [name for name in operands if name in numbers]
         if not sources:
@@ -234,7 +241,7 @@ def read_graph(graph: Any, inputs: Sequence[str], types: Mapping[str, str]) -> O
                 takers[numbers[name]].add("")
         is_shape = node.op_type in _SHAPE_OPERATIONS or shapes.issuperset(sources)
         node_constants: dict[str, int] = {}
-        for name in operands:
+        for name in operands if node.op_type not in _RESIZINGS else ():
             node_constants |= constants.get(name, {})
         if node.op_type in _SCALE_INPUTS or node.op_type.endswith("Integer"):
             counts = {name: _count_quantized_values(values.get(name)) for name in operands}
@@ -273,6 +280,26 @@ def read_graph(graph: Any, inputs: Sequence[str], types: Mapping[str, str]) -> O
     for position, _ in outputs:
         records[position] = records[position]._replace(is_output=True)
     return OnnxGraph(records, names, scales, outputs, ranges)
+
+
+def _sort_nodes(graph: Any) -> list[Any]:
+    """Return the operations of a graph in the order of `sort_depth_first`."""
+    makers = {
+        name: number
+        for number, node in enumerate(graph.node)
+        for name in node.output
+        if name  # an optional output that is left out has no name
+    }
+
+    def list_sources(number: int) -> list[int]:
+        node = graph.node[number]
+        return [
+            makers[name] for name in (*node.input, *sorted(_list_captured(node))) if name in makers
+        ]
+
+    ends = [makers[name] for name in _list_outputs(graph) if name in makers]
+    numbers = dict.fromkeys([*sort_depth_first(ends, list_sources), *range(len(graph.node))])
+    return [graph.node[number] for number in numbers]
 
 
 def _collect_constants(

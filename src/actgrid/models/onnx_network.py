@@ -30,6 +30,7 @@ from actgrid.models.graph_layers import (
     find_output_logits,
     list_layer_edges,
 )
+from actgrid.models.graph_order import have_further_calls
 from actgrid.models.layers import LayerInfo
 from actgrid.models.network import InputInfo, NetworkKind
 from actgrid.models.onnx_graph import (
@@ -162,11 +163,19 @@ class ONNXNetwork:
     def _read_graph(self, model: Any) -> None:
         inputs, tensors = self._session.get_inputs(), self._session.get_outputs()
         inferred = infer_shapes(model) if not all(value.shape for value in tensors) else {}
+        has_rank = {
+            value.name: value.type.tensor_type.HasField("shape") for value in model.graph.input
+        }
         for value in inputs:
             if value.type not in DTYPES:
                 raise ModelError(
                     f"input {value.name!r} of the network {self.name!r} takes {value.type}; "
                     "expected a tensor of numbers"
+                )
+            if not has_rank[value.name]:
+                raise ModelError(
+                    f"{self._path} does not tell the number of axes of its input {value.name!r}; "
+                    "expected an input with a shape, in which sizes may be free"
                 )
         # The shape of a tensor of unknown rank is empty, as that of a single number.
         shapes = {
@@ -179,6 +188,10 @@ class ONNXNetwork:
         operations = list_axes_operations(model.graph, shapes)
         formats = find_data_formats(operations, shapes, images=input_names)
         content = read_graph(model.graph, input_names, types)
+        self._layers = find_layers(content.records)
+        if have_further_calls(self._layers):
+            content = read_graph(model.graph, input_names, types, sorts=True)
+            self._layers = find_layers(content.records)
 
         def describe(name: str) -> _Tensor:
             shape = shapes.get(name)
@@ -187,7 +200,6 @@ class ONNXNetwork:
 
         self._input_ranges = content.ranges
         self._inputs = [describe(name) for name in input_names]
-        self._layers = find_layers(content.records)
         names = [content.names[layer.position] for layer in self._layers]
         output_layers: dict[int, None] = {}
         for position, name in content.outputs:

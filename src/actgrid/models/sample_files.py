@@ -65,7 +65,8 @@ _SUFFIXES: dict[SampleKind | None, tuple[str, ...]] = {
     "volume": (".npy", ".npz", ".nii", ".nii.gz", *_VOLUME_SUFFIXES),
 }
 _ALL_SUFFIXES = tuple(sorted({suffix for group in _SUFFIXES.values() for suffix in group}))
-_KIND_NAMES: dict[SampleKind, str] = {
+_KIND_NAMES: dict[SampleKind | None, str] = {
+    None: "arrays",
     "image": "images",
     "sequence": "sequences",
     "table": "rows of a table",
@@ -128,14 +129,14 @@ def is_sample_file(path: str | os.PathLike[str], kind: SampleKind | None = None)
     return name.endswith(_SUFFIXES[kind])
 
 
-def find_sample_files(source: str | os.PathLike[str], kind: SampleKind) -> list[Path]:
+def find_sample_files(source: str | os.PathLike[str], kind: SampleKind | None) -> list[Path]:
     """Find the files of samples of a path, a folder or a glob.
 
     Parameters
     ----------
     source : path or str
         A file, a folder (searched recursively, without hidden files) or a glob.
-    kind : str
+    kind : str or None
         Kind of samples that the model takes, as `find_sample_kind` returns it.
 
     Returns
@@ -321,7 +322,7 @@ def load_samples(sources: Any, model: Any, tokens: Any = None) -> Samples | None
     if not paths or not all(isinstance(path, (str, os.PathLike)) for path in paths):
         return None
     kind = find_sample_kind(model, tokens)
-    if kind is None or (kind == "image" and not all(is_sample_file(path, kind) for path in paths)):
+    if kind in (None, "image") and not all(is_sample_file(path, kind) for path in paths):
         return None
     files = [file for path in paths for file in find_sample_files(path, kind)]
     parts = [read_samples(file, model, tokens=tokens) for file in files]

@@ -17,6 +17,8 @@ from actgrid.models.safety import find_unsafe_operation, raise_if_unsafe
 __all__ = ["Signature", "load_signature"]
 
 _DEFAULT = "serving_default"
+# Attribute of functions that XLA compiles, and of calls of these.
+_COMPILED = "_XlaMustCompile"
 
 
 class Signature(NamedTuple):
@@ -74,22 +76,44 @@ def load_signature(path: Path, safe_mode: bool) -> Signature:
 def _load_object(path: Path) -> Any:
     load = tensorflow().saved_model.load
     try:
-        return load(os.fspath(path))
+        owner = load(os.fspath(path))
+        if not _has_compiled_functions(owner):
+            return owner
     except AttributeError as error:
         # Only Keras 2 has the class of the optimizers that Keras 2 saves.
         if "add_slot" not in str(error):
             raise
     with tempfile.TemporaryDirectory() as folder:
-        _copy_without_optimizer(path, Path(folder))
+        _copy_simplified(path, Path(folder))
         return load(folder)
 
 
-def _copy_without_optimizer(path: Path, folder: Path) -> None:
-    """Write the graph of a SavedModel without the state of optimizers, and link its variables."""
+def _has_compiled_functions(owner: Any) -> bool:
+    """Return whether XLA compiles functions that a SavedModel calls, which are not inlined."""
+    definitions = [
+        definition
+        for signature in owner.signatures.values()
+        for definition in signature.graph.as_graph_def().library.function
+    ]
+    return any(definition.attr[_COMPILED].b for definition in definitions)
+
+
+def _copy_simplified(path: Path, folder: Path) -> None:
+    """Copy the graph of a SavedModel for interpretation, and link its variables.
+
+    The copy has no state of optimizers, and XLA compiles none of its functions.
+    """
     saved_model = _parse(path)
     for graph in saved_model.meta_graphs:
         for node in graph.object_graph_def.nodes:
             del node.slot_variables[:]
+        library = graph.graph_def.library.function
+        for part in (
+            *library,
+            *graph.graph_def.node,
+            *(node for definition in library for node in definition.node_def),
+        ):
+            part.attr.pop(_COMPILED, None)
     (folder / "saved_model.pb").write_bytes(saved_model.SerializeToString())
     for name in ("variables", "assets"):
         if (path / name).exists():

@@ -18,7 +18,7 @@ from actgrid.models.inlined_graph import InlinedGraph
 from actgrid.models.layers import LayerInfo, Node, Selection
 from actgrid.models.model_errors import raise_model_errors
 from actgrid.models.network import InputInfo, NetworkKind
-from actgrid.models.saved_model_files import Signature, load_signature
+from actgrid.models.saved_model_files import load_signature
 from actgrid.models.tracing import prepare_trace_inputs
 
 __all__ = ["KIND", "SavedModelNetwork"]
@@ -28,6 +28,19 @@ class SavedModelNetwork:
     """Network that wraps a signature of a SavedModel. TensorFlow can differentiate it.
 
     The layers are the scopes of the operations in the graph; see `graph_layers.find_layers`.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the SavedModel.
+    safe_mode : bool, default True
+        Whether to refuse operations that access files, the network or Python.
+
+    Raises
+    ------
+    ModelError
+        If the folder is no SavedModel, or is refused or damaged, or if its signature does not tell
+        the axes of its inputs. Also a ValueError.
 
     Attributes
     ----------
@@ -39,16 +52,25 @@ class SavedModelNetwork:
         Paths of the layers that the signature returns.
     """
 
-    def __init__(self, folder: Path, signature: Signature) -> None:
+    def __init__(self, folder: Path, safe_mode: bool = True) -> None:
+        self._folder, self._safe_mode = folder, safe_mode
         self.name = folder.resolve().name
+        signature = load_signature(folder, safe_mode)
         self._signature = signature  # owns the variables
         self._graph = InlinedGraph(signature.function)
-        specs = signature.function.structured_input_signature[1]
-        # The order of `specs` is not that of the inputs.
-        names = signature.function._arg_keywords
+        function = signature.function
+        # In `structured_input_signature`, names such as "rgb.image" are changed.
+        inputs = list(zip(function._arg_keywords, function.inputs, strict=False))
+        for name, tensor in inputs:
+            if tensor.shape.rank is None:
+                raise ModelError(
+                    f"the SavedModel {folder} does not tell the number of axes of its input "
+                    f"{name!r}; expected a signature with the shapes of its inputs, such as "
+                    "tf.TensorSpec((None, 224, 224, 3))"
+                )
         self.inputs = [
-            InputInfo(name, tuple(specs[name].shape), specs[name].dtype.name, data_format)
-            for name, data_format in zip(names, self._graph.input_formats, strict=True)
+            InputInfo(name, tuple(tensor.shape), tensor.dtype.name, data_format)
+            for (name, tensor), data_format in zip(inputs, self._graph.input_formats, strict=True)
         ]
         self.outputs = [
             self._graph.layers[number].path
@@ -91,6 +113,9 @@ class SavedModelNetwork:
     def fingerprint(self) -> str:
         """Return 32 hexadecimal digits that identify the graph and its weights."""
         return self._graph.fingerprint()
+
+    def __reduce__(self) -> tuple[type[SavedModelNetwork], tuple[Path, bool]]:
+        return SavedModelNetwork, (self._folder, self._safe_mode)
 
     def compile_layers(self, selection: Selection, training: bool = False) -> CompiledLayers:
         """Return a compiled function that computes the outputs of selected layers."""
@@ -165,12 +190,8 @@ def _describe_layers(network: Any, inputs: Any) -> tuple[LayerInfo, ...]:
     return tuple(call.info for call in network.trace(inputs).calls)
 
 
-def _load(path: Path, safe_mode: bool) -> SavedModelNetwork:
-    return SavedModelNetwork(path, load_signature(path, safe_mode))
-
-
 KIND = NetworkKind(
     wrap=lambda model: None,  # every SavedModelNetwork is a network already
     accepts=Path.is_dir,
-    load=_load,
+    load=SavedModelNetwork,
 )

@@ -48,6 +48,8 @@ _SHAPE_OPERATIONS = frozenset(["RANK", "SHAPE"])
 # Names that converters give to outputs, and what they add to the names of tensors.
 _GENERIC_OUTPUT = re.compile(r"output_\d+")
 _INPUT_AFFIXES = re.compile(r"^serving_default_|:0$")
+# Matches "Node number 1 (FlexTensorListReserve) failed to prepare." in a message.
+_FAILED_OPERATION = re.compile(r"Node number \d+ \((\w+)\) failed")
 _DTYPE_SUFFIX = re.compile(r"_int(8|16)$")
 
 
@@ -184,6 +186,8 @@ class TFLiteNetwork:
             for position in output_positions
         ]
         output_layers = [number for number in numbers if number is not None]
+        if not output_layers:
+            raise ValueError("no output is computed from an input")
         self._outputs = tuple(self._layers[number].path for number in output_layers)
         names = [
             output_names.get(tensor.index, "")
@@ -439,10 +443,13 @@ def _make_interpreter(content: bytes, name: str) -> Any:
 
 
 def _describe_error(error: Exception) -> str:
-    """Return the first sentence of the message of an error of the interpreter."""
+    """Return the first sentence of an error message, with the operation that failed."""
     message = str(error).strip() or type(error).__name__
     sentence = message.partition("\n")[0].partition(". ")[0].rstrip(".")
     line = textwrap.shorten(sentence, 300, placeholder=" ...")
+    operation = _FAILED_OPERATION.search(message)
+    if operation and operation[1] not in line:
+        line += f" ({operation[1]})"
     is_missing = "custom op" in line or "TensorFlow op" in line
     return line + ("; expected built-in operations of TFLite" if is_missing else "")
 

@@ -117,9 +117,8 @@ def find_run_items(
         return find_items(inputs, output)
     model = get_model()
     kind = find_sample_kind(model, options["tokens"])
-    if kind is None or (
-        kind == "image" and not any(is_sample_file(source, kind) for source in sources)
-    ):
+    has_images = kind in (None, "image")
+    if has_images and not any(is_sample_file(source, kind) for source in sources):
         return find_items(inputs, output)
     paths = [
         path
@@ -127,7 +126,7 @@ def find_run_items(
         for path in find_sample_files(source, kind)
         if output is None or path == Path(source) or not path.is_relative_to(output)
     ]
-    if kind == "image" and not all(is_sample_file(path, kind) for path in paths):
+    if has_images and not all(is_sample_file(path, kind) for path in paths):
         raise OptionError("images and files of arrays cannot be in one run: start a run for each")
     names = ("size", "preprocess", "fit", "tokens")
 

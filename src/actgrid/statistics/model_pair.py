@@ -258,7 +258,8 @@ class ModelPair:
             renamed = self._pair_outputs(known)
             pairs = [(info, renamed.get(path, path)) for path, info in infos.items()]
         if self._layers is None or not _are_exact(self._layers):
-            pairs = [(info, other) for info, other in pairs if other in known]
+            drawable = {path for path, info in known.items() if 2 <= len(info.shape) <= 5}
+            pairs = [(info, other) for info, other in pairs if other in drawable]
         for _, other in pairs:
             if other not in known:
                 raise LayerError(
@@ -368,4 +369,4 @@ def _are_exact(layers: Any) -> bool:
 
 def _list_examples(paths: Mapping[str, Any]) -> str:
     names = list(paths)
-    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+    return ", ".join(names[:4] or ["none"]) + (", ..." if len(names) > 4 else "")

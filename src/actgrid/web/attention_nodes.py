@@ -35,7 +35,7 @@ def find_attention_nodes(graph: LayerGraph) -> dict[int, LayerInfo]:
         path, _ = split_node_path(info.path)
         is_owned = any(path == owner or path.startswith(f"{owner}/") for owner in scores_by_owner)
         # Outputs that are attention scores themselves, such as those of a Softmax layer.
-        if info.axes and info.kind == "attention" and not is_owned:
+        if len(info.shape) == 4 and info.kind == "attention" and not is_owned:
             nodes[node] = info
     return dict(sorted(nodes.items()))
 

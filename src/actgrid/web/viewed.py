@@ -96,7 +96,7 @@ class ViewedModel:
         model_outputs = None if is_network(model) else getattr(model, "outputs", None)
         if model_outputs and tuple(model_outputs[0].shape) != info.shape:
             return None  # another operation computes the output from the node's values
-        return node if info.kind == "dense" and info.channels else None
+        return node if len(info.shape) == 2 and info.channels else None
 
     def _match_layers(self, dataset: DatasetStats) -> dict[int, LayerStats]:
         layers = dataset.layers
