@@ -75,6 +75,11 @@ def print_to_a_file(x: Any) -> Any:
     return x
 
 
+def end_the_process(x: Any) -> Any:
+    tf.raw_ops.Abort(error_msg="end")
+    return x
+
+
 UNSAFE: dict[str, Callable[[Any], Any]] = {
     "ReadFile": read_a_file,
     "EagerPyFunc": call_python,
@@ -83,6 +88,7 @@ UNSAFE: dict[str, Callable[[Any], Any]] = {
     "SaveV2": save_a_checkpoint,
     "RestoreV2": restore_a_checkpoint,
     "PrintV2": print_to_a_file,
+    "Abort": end_the_process,
 }
 
 

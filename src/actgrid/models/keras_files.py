@@ -97,7 +97,7 @@ def _describe_start(path: Path, start: bytes) -> str:
     if path.name in ("saved_model.pb", "saved_model.pbtxt"):
         return f"it is part of a SavedModel: give the folder {path.parent}"
     # An ONNX model begins with the version of its format: 3 in 2017, 13 in 2025.
-    if path.suffix.lower() == ".onnx" or (start[:1] == b"\x08" and 3 <= start[1] < 32):
+    if start[:1] == b"\x08" and 3 <= start[1] < 32:
         return "it is an ONNX model, whose name must end in .onnx"
     return f"it is neither a zip archive (.keras) nor HDF5 (.h5), it begins with {start[:16]!r}"
 

@@ -490,7 +490,7 @@ def _wrap(model: object) -> None:
 
 
 def _accepts(path: Path) -> bool:
-    return path.suffix == _SUFFIX and not path.is_dir()
+    return path.suffix.lower() == _SUFFIX and not path.is_dir()
 
 
 KIND = NetworkKind(wrap=_wrap, accepts=_accepts, load=ONNXNetwork)

@@ -32,7 +32,7 @@ _FUNCTION_MODULES = (
 )
 
 # TensorFlow operations that read or write files, use the network, call Python or native callbacks,
-# or run a graph that is data. Names are those of TensorFlow 2.16 to 2.21.
+# run a graph that is data, or end the process. Names are those of TensorFlow 2.16 to 2.21.
 _FILE_OPERATIONS = """
     CSVDataset CSVDatasetV2 CacheDataset CacheDatasetV2
     CalibrationStatisticsSaver CloseSummaryWriter CreateSummaryDbWriter CreateSummaryFileWriter
@@ -58,7 +58,7 @@ _NETWORK_OPERATIONS = """
     RpcServerRegister RpcServerStart TryRpc
 """
 _PYTHON_OPERATIONS = """
-    DatasetFromGraph DeserializeIterator EagerPyFunc MlirPassthroughOp PyFunc PyFuncStateless
+    Abort DatasetFromGraph DeserializeIterator EagerPyFunc MlirPassthroughOp PyFunc PyFuncStateless
     XlaCustomCall XlaCustomCallV2 _XlaHostComputeMlir
     InitializeTRTResource SerializeTRTResource TRTEngineOp
 """
@@ -148,7 +148,7 @@ def find_unsafe_operation(folder: Path) -> str | None:
     loader = import_module("tensorflow.python.saved_model.loader_impl")
     for graph in loader.parse_saved_model(os.fspath(folder)).meta_graphs:
         if (name := next(_iterate_unsafe_operations(graph), None)) is not None:
-            return f"the operation {name}, which accesses files, the network or Python"
+            return f"the operation {name}, which accesses files, the network or the Python process"
     return None
 
 

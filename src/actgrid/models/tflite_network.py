@@ -478,7 +478,7 @@ def _wrap(model: object) -> None:
 
 
 def _accepts(path: Path) -> bool:
-    return path.suffix == _SUFFIX and not path.is_dir()
+    return path.suffix.lower() == _SUFFIX and not path.is_dir()
 
 
 def _load(path: Path, safe_mode: bool) -> TFLiteNetwork:
