@@ -282,7 +282,7 @@ def test_files_of_arrays(tmp_path: Path) -> None:
 
 
 def test_outputs_only() -> None:
-    with pytest.raises(ModelError, match="are not known before it has run: give an input x"):
+    with pytest.raises(ModelError, match="are not known before it has run; in Python"):
         actgrid.list_layers(_predict)
     pixels = (_IMAGES * 255).astype(np.uint8)
     stats = actgrid.measure_images(_predict, list(pixels), layers="output")

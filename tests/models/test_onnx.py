@@ -464,6 +464,7 @@ def test_pickle(save: Save) -> None:
     copy = pickle.loads(pickle.dumps(network))
     assert copy.fingerprint() == network.fingerprint()
     assert copy.list_layers() == network.list_layers()
+    assert repr(copy) == f"<ONNXNetwork {path.stem!r} from image (None, 3, 8, 8) to flatten>"
 
 
 @pytest.fixture(scope="module")

@@ -486,6 +486,8 @@ def test_pickle(tmp_path: Path) -> None:
     restored = pickle.loads(pickle.dumps(network))
     x = make_input(2, 3)
     np.testing.assert_array_equal(Extractor(restored, "*")(x)["mul"], 2 * x)
+    text = f"<SavedModelNetwork {tmp_path.name!r} from x (None, 3) to mul>"
+    assert repr(restored) == repr(network) == text
 
 
 def test_changed_weights_have_another_fingerprint(tmp_path: Path) -> None:

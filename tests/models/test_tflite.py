@@ -492,6 +492,8 @@ def test_fingerprint_and_pickle(export_small: Callable[[Quantization], Path]) ->
     )
     assert restored.fingerprint() == network.fingerprint()
     assert len(network.fingerprint()) == 32
+    assert repr(network).startswith("<TFLiteNetwork 'float' from ")
+    assert repr(network).endswith(" to scores>")
     other: Any = actgrid.load_model(export_small("dynamic"))
     assert other.fingerprint() != network.fingerprint()
 

@@ -99,8 +99,8 @@ class FunctionNetwork:
         if x is None:
             if self._infos is None:
                 raise ModelError(
-                    f"the outputs of the function {self.name} are not known before it has run: "
-                    "give an input x"
+                    f"the outputs of the function {self.name} are not known before it has run; "
+                    "in Python, list_layers(function, x) runs it"
                 )
             return self._infos
         sample = self._get_array(x)[:1]

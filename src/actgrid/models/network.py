@@ -41,6 +41,7 @@ __all__ = [
     "is_compiled",
     "is_differentiable",
     "is_network",
+    "summarize_network",
 ]
 
 
@@ -420,3 +421,10 @@ def check_editable(network: Network, purpose: str) -> None:
 def describe_network(network: Network) -> str:
     """Return the name and the class of a network as a phrase for error messages."""
     return f"the network {network.name!r} of class {type(network).__name__}"
+
+
+def summarize_network(network: Network) -> str:
+    """Return the text that stands for a network where Python shows an object."""
+    inputs = ", ".join(f"{info.name} {info.shape}" for info in network.inputs)
+    outputs = ", ".join(network.outputs)
+    return f"<{type(network).__name__} {network.name!r} from {inputs} to {outputs}>"

@@ -32,7 +32,7 @@ from actgrid.models.graph_layers import (
 )
 from actgrid.models.graph_order import have_further_calls
 from actgrid.models.layers import LayerInfo
-from actgrid.models.network import InputInfo, NetworkKind
+from actgrid.models.network import InputInfo, NetworkKind, summarize_network
 from actgrid.models.onnx_graph import (
     DTYPES,
     find_unsafe_data,
@@ -419,6 +419,9 @@ class ONNXNetwork:
     def fingerprint(self) -> str:
         """Return 32 hexadecimal digits that identify the content of the files."""
         return self._fingerprint
+
+    def __repr__(self) -> str:
+        return summarize_network(self)
 
     def __reduce__(self) -> tuple[type[ONNXNetwork], tuple[Path, bool]]:
         return ONNXNetwork, (self._path, self._safe_mode)

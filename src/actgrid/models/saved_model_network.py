@@ -17,7 +17,7 @@ from actgrid.models.graph_layers import list_layer_edges
 from actgrid.models.inlined_graph import InlinedGraph
 from actgrid.models.layers import LayerInfo, Node, Selection
 from actgrid.models.model_errors import raise_model_errors
-from actgrid.models.network import InputInfo, NetworkKind
+from actgrid.models.network import InputInfo, NetworkKind, summarize_network
 from actgrid.models.saved_model_files import load_signature
 from actgrid.models.tracing import prepare_trace_inputs
 
@@ -113,6 +113,9 @@ class SavedModelNetwork:
     def fingerprint(self) -> str:
         """Return 32 hexadecimal digits that identify the graph and its weights."""
         return self._graph.fingerprint()
+
+    def __repr__(self) -> str:
+        return summarize_network(self)
 
     def __reduce__(self) -> tuple[type[SavedModelNetwork], tuple[Path, bool]]:
         return SavedModelNetwork, (self._folder, self._safe_mode)

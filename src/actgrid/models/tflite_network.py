@@ -32,7 +32,7 @@ from actgrid.models.graph_layers import (
     list_layer_edges,
 )
 from actgrid.models.layers import LayerInfo
-from actgrid.models.network import InputInfo, NetworkKind
+from actgrid.models.network import InputInfo, NetworkKind, summarize_network
 from actgrid.models.quantization import Scale
 from actgrid.option_checks import resolve_thread_count
 
@@ -409,6 +409,9 @@ class TFLiteNetwork:
     def fingerprint(self) -> str:
         """Return 32 hexadecimal digits that identify the content of the file."""
         return self._fingerprint
+
+    def __repr__(self) -> str:
+        return summarize_network(self)
 
     def __reduce__(self) -> tuple[type[TFLiteNetwork], tuple[bytes, str]]:
         return TFLiteNetwork, (self._content, self._name)
