@@ -513,6 +513,29 @@ def test_explain_the_embedded_network(demo_path: Path) -> None:
     np.testing.assert_allclose(found.values, expected.values, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["Softmax", "LogSoftmax"])
+@pytest.mark.parametrize(
+    ("opset", "axis", "has_logits"), [(17, 1, True), (17, -1, False), (17, 2, False), (11, 1, False)]
+)
+def test_softmax_of_the_classes_of_each_pixel(
+    save: Save, kind: str, opset: int, axis: int, has_logits: bool
+) -> None:
+    """Logits are explained if the softmax is that of the channels, which are first."""
+    nodes = [
+        helper.make_node("Conv", ["image", "kernel"], ["conv"]),
+        helper.make_node(kind, ["conv"], ["mask"], axis=axis),
+    ]
+    path = save(nodes, {"image": ["n", 3, 8, 8]}, ["mask"], opset=opset, kernel=_KERNEL)
+    assert actgrid.load_model(path).list_logits() == (
+        {"mask": ("conv", kind.lower().replace("log", "log_"))} if has_logits else {}
+    )
+    heatmap = actgrid.explain(
+        path, _IMAGE, "occlusion", target=lambda mask: mask[:, 2, 4, 3] ** 2, patch=4
+    )
+    (mask,) = _compute(path, ["mask"], {"image": _IMAGE})
+    np.testing.assert_allclose(heatmap.score, mask[:, 2, 4, 3] ** 2, rtol=1e-4)
+
+
 def test_quantized_embedded_network(demo_path: Path, photo: Array, tmp_path: Path) -> None:
     float_path, path = tmp_path / "float.onnx", tmp_path / "int8.onnx"
     quantize_onnx(demo_path, float_path, path, photo)

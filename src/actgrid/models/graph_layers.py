@@ -59,9 +59,10 @@ _ENDINGS = _COPYING | frozenset(
         *("squeeze", "tanh", "transpose"),
     ]
 )
-# Activations that compute probabilities from logits.
+# Activations that compute probabilities, or their logarithms, from logits.
 _PROBABILITIES = {
     "logistic": "sigmoid",
+    "logsoftmax": "log_softmax",
     "qlinearsigmoid": "sigmoid",
     "qlinearsoftmax": "softmax",
     "sigmoid": "sigmoid",
@@ -99,6 +100,8 @@ class GraphTensor(NamedTuple):
         Whether the tensor is never the output of a layer, such as a shape.
     output_name
         Name of the output in the signature, for a tensor with a generated name in no layer.
+    softmax_axis
+        Axis over which a softmax is computed.
     """
 
     names: tuple[str, ...]
@@ -108,6 +111,7 @@ class GraphTensor(NamedTuple):
     is_output: bool = False
     is_hidden: bool = False
     output_name: str = ""
+    softmax_axis: int = -1
 
 
 class GraphLayer(NamedTuple):
@@ -145,12 +149,15 @@ class OutputLogits(NamedTuple):
     position
         Position of the tensor.
     activation
-        ``"softmax"`` or ``"sigmoid"``.
+        ``"softmax"``, ``"log_softmax"`` or ``"sigmoid"``.
+    axis
+        Axis over which a softmax is computed.
     """
 
     path: str
     position: int
     activation: str
+    axis: int
 
 
 def find_layers(tensors: Sequence[GraphTensor]) -> list[GraphLayer]:
@@ -260,7 +267,9 @@ def find_output_logits(
         activation = _PROBABILITIES.get(_simplify_type(tensors[position]))
         if activation is not None and (source := tensors[position].inputs[0]) >= 0:
             # The tensor before a softmax is usually not the output of a layer.
-            yield path, OutputLogits(paths.get(source, f"{path}/logits"), source, activation)
+            logits_path = paths.get(source, f"{path}/logits")
+            axis = tensors[position].softmax_axis
+            yield path, OutputLogits(logits_path, source, activation, axis)
 
 
 def list_layer_edges(layers: Sequence[GraphLayer], inputs: Sequence[str]) -> list[tuple[str, str]]:

@@ -186,7 +186,7 @@ class LogitsNetwork(Network, Protocol):
         -------
         dict
             Path of an output -> path with which `run` returns the logits, and the activation:
-            ``"softmax"`` of the last axis, or ``"sigmoid"``.
+            ``"softmax"`` or ``"log_softmax"`` of the channel axis, or ``"sigmoid"``.
         """
 
 

@@ -238,12 +238,17 @@ def trace_network(
         path: tf.ensure_shape(result, (None, *info.shape[1:]))
         for (path, info), result in zip(described.items(), results, strict=True)
     }
-    activations = {"softmax": tf.nn.softmax, "sigmoid": tf.nn.sigmoid}
+    activations = {
+        "log_softmax": tf.nn.log_softmax,
+        "sigmoid": lambda x, axis: tf.nn.sigmoid(x),
+        "softmax": tf.nn.softmax,
+    }
     outputs = []
     for path in network.outputs:
         if path in logits:
             source, activation = logits[path]
-            outputs.append(activations[activation](tensors[source]))
+            axis = 1 if infos[path].data_format == "channels_first" else -1
+            outputs.append(activations[activation](tensors[source], axis=axis))
         else:
             outputs.append(tensors[path])
     calls = [

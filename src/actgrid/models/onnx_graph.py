@@ -26,6 +26,7 @@ __all__ = [
     "find_unsafe_data",
     "import_onnx",
     "infer_shapes",
+    "is_channel_softmax",
     "list_axes_operations",
     "list_data_files",
     "read_graph",
@@ -58,6 +59,9 @@ _SCALE_INPUTS = {
     "QLinearSigmoid": (3, 4),
     "QLinearSoftmax": (3, 4),
 }
+# Version of the operations since which a softmax is that of one axis, by default the last one.
+# Before, it is that of several axes together, by default of all but the first.
+_SINGLE_AXIS_VERSION = 13
 # Operations whose constants are sizes, not weights.
 _RESIZINGS = frozenset(["Resize", "Upsample"])
 _QUANTIZER_SUFFIX = re.compile(
@@ -194,9 +198,9 @@ def infer_shapes(model: Any) -> dict[str, tuple[int | str | None, ...]]:
 
 
 def read_graph(
-    graph: Any, inputs: Sequence[str], types: Mapping[str, str], sorts: bool = False
+    model: Any, inputs: Sequence[str], types: Mapping[str, str], sorts: bool = False
 ) -> OnnxGraph:
-    """Read the tensors of a graph that depend on its inputs.
+    """Read the tensors of the graph of a model that depend on its inputs.
 
     Parameters
     ----------
@@ -207,6 +211,7 @@ def read_graph(
     sorts
         Whether to read the operations in the order of `sort_depth_first`.
     """
+    graph = model.graph
     values = {tensor.name: tensor for tensor in graph.initializer}
     constants = {name: {name: _count_values(tensor)} for name, tensor in values.items()}
     numbers = {name: -1 - number for number, name in enumerate(inputs)}
@@ -261,6 +266,7 @@ def read_graph(
                     tuple(numbers[source] for source in sources),
                     node_constants,
                     is_hidden=bool(is_shape or not is_real or is_inserted),
+                    softmax_axis=_read_softmax_axis(model, node),
                 )
             )
     ranges: dict[int, tuple[float, float]] = {}
@@ -332,6 +338,38 @@ def _describe_quantized(
         return _read_scale(node, values)
     # Such as pooling of quantized values.
     return scales.get(node.input[0]) if node.op_type not in _INDEX_OPERATIONS else None
+
+
+def _read_softmax_axis(model: Any, node: Any) -> int:
+    axis = _get_attribute(node, "axis") if node.op_type.endswith("Softmax") else -1
+    if axis is None:
+        axis = 1 if _joins_softmax_axes(model) else -1
+    return int(axis)
+
+
+def _joins_softmax_axes(model: Any) -> bool:
+    """Return whether a softmax is that of an axis and of all axes behind it together."""
+    versions = [entry.version for entry in model.opset_import if not entry.domain]
+    return max(versions, default=0) < _SINGLE_AXIS_VERSION
+
+
+def is_channel_softmax(
+    model: Any, axis: int, shape: Sequence[int | str | None] | None, is_first: bool
+) -> bool:
+    """Return whether the softmax of an axis is that of the channels of a tensor.
+
+    Parameters
+    ----------
+    shape
+        Shape of the tensor; None: the number of axes is not known.
+    is_first
+        Whether the channels of the tensor are first.
+    """
+    if shape is None:
+        return axis == -1
+    axis %= len(shape)
+    is_single = not _joins_softmax_axes(model) or all(side == 1 for side in shape[axis + 1 :])
+    return is_single and axis == (1 if is_first else len(shape) - 1)
 
 
 def _list_outputs(graph: Any) -> list[str]:

@@ -38,6 +38,7 @@ from actgrid.models.onnx_graph import (
     find_unsafe_data,
     import_onnx,
     infer_shapes,
+    is_channel_softmax,
     list_axes_operations,
     list_data_files,
     read_graph,
@@ -187,10 +188,10 @@ class ONNXNetwork:
         types = {value.name: value.type for value in (*inputs, *tensors)}
         operations = list_axes_operations(model.graph, shapes)
         formats = find_data_formats(operations, shapes, images=input_names)
-        content = read_graph(model.graph, input_names, types)
+        content = read_graph(model, input_names, types)
         self._layers = find_layers(content.records)
         if have_further_calls(self._layers):
-            content = read_graph(model.graph, input_names, types, sorts=True)
+            content = read_graph(model, input_names, types, sorts=True)
             self._layers = find_layers(content.records)
 
         def describe(name: str) -> _Tensor:
@@ -218,6 +219,11 @@ class ONNXNetwork:
         }
         self._logits: dict[str, tuple[str, str]] = {}
         for path, logits in find_output_logits(content.records, self._layers, output_layers):
+            output = self._tensors[path]
+            if logits.activation != "sigmoid" and not is_channel_softmax(
+                model, logits.axis, output.shape, output.is_channels_first
+            ):
+                continue
             self._tensors.setdefault(logits.path, describe(content.names[logits.position]))
             self._logits[path] = logits.path, logits.activation
         ends = {*self._outputs, *(logits for logits, _ in self._logits.values())}
