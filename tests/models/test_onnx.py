@@ -515,7 +515,8 @@ def test_explain_the_embedded_network(demo_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["Softmax", "LogSoftmax"])
 @pytest.mark.parametrize(
-    ("opset", "axis", "has_logits"), [(17, 1, True), (17, -1, False), (17, 2, False), (11, 1, False)]
+    ("opset", "axis", "has_logits"),
+    [(17, 1, True), (17, -1, False), (17, 2, False), (11, 1, False)],
 )
 def test_softmax_of_the_classes_of_each_pixel(
     save: Save, kind: str, opset: int, axis: int, has_logits: bool
@@ -529,7 +530,7 @@ def test_softmax_of_the_classes_of_each_pixel(
     assert actgrid.load_model(path).list_logits() == (
         {"mask": ("conv", kind.lower().replace("log", "log_"))} if has_logits else {}
     )
-    heatmap = actgrid.explain(
+    heatmap: Any = actgrid.explain(
         path, _IMAGE, "occlusion", target=lambda mask: mask[:, 2, 4, 3] ** 2, patch=4
     )
     (mask,) = _compute(path, ["mask"], {"image": _IMAGE})

@@ -473,7 +473,7 @@ def prepare_model_inputs(model: Any, x: Any, has_batch_axis: bool) -> Any:
         try:
             return prepare(not single)
         except ModelError:
-            raise error from None
+            raise error from error.__cause__
 
 
 def _is_picture(x: Any) -> bool:
