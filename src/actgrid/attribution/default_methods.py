@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from actgrid.attribution.listed_target_layers import find_target_layer
 from actgrid.attribution.method import Method
 from actgrid.attribution.methods import find_usable_methods
@@ -39,12 +41,7 @@ def find_default_method(model: ModelLike, layer: LayerLike | None = None) -> Met
     layer
         The layer that the user chose; None: the default layer.
     """
-    network = get_network(model)
-    usable = find_usable_methods(network)
-    if DEFAULT_METHOD in usable:
-        return usable[DEFAULT_METHOD]
-    has_layer = "scorecam" in usable and (layer is not None or _has_target_layer(network))
-    return usable["scorecam" if has_layer else "occlusion"]
+    return _select_methods(model, DEFAULT_METHODS, layer)[0]
 
 
 def find_compared_methods(model: ModelLike, layer: LayerLike | None = None) -> list[Method]:
@@ -55,13 +52,22 @@ def find_compared_methods(model: ModelLike, layer: LayerLike | None = None) -> l
     layer
         The layer that the user chose; None: the default layer.
     """
+    has_gradients = DEFAULT_METHOD in find_usable_methods(get_network(model))
+    names = COMPARED_METHODS if has_gradients else _COMPARED_WITHOUT_GRADIENTS
+    return _select_methods(model, names, layer)
+
+
+def _select_methods(
+    model: ModelLike, names: Sequence[str], layer: LayerLike | None
+) -> list[Method]:
+    """Return the methods, of those with the given names, that work for a model."""
     network = get_network(model)
     usable = find_usable_methods(network)
-    if usable.keys() >= set(COMPARED_METHODS):
-        return [usable[name] for name in COMPARED_METHODS]
-    has_layer = layer is not None or _has_target_layer(network)
-    methods = [usable[name] for name in _COMPARED_WITHOUT_GRADIENTS if name in usable]
-    return [method for method in methods if has_layer or not method.takes_layer]
+    methods = [usable[name] for name in names if name in usable]
+    has_gradients = DEFAULT_METHOD in usable
+    if has_gradients or layer is not None or _has_target_layer(network):
+        return methods
+    return [method for method in methods if not method.takes_layer]
 
 
 def _has_target_layer(network: Network) -> bool:

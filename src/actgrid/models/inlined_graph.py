@@ -69,9 +69,10 @@ class InlinedGraph:
         self._input_names = [tensor.op.name for tensor in function.inputs[:count]]
         self._captured_names = [tensor.op.name for tensor in function.inputs[count:]]
         output_names = [tensor.name for tensor in function.outputs]
-        self._find_layers(output_names, sorts=False)
+        operations = self._list_operations()
+        self._find_layers(operations, output_names)
         if have_further_calls(self.layers):
-            self._find_layers(output_names, sorts=True)
+            self._find_layers(_sort_operations(operations, output_names), output_names)
 
     def import_tensors(
         self, inputs: Sequence[Any], names: Sequence[str], replacements: Mapping[str, Any]
@@ -115,13 +116,15 @@ class InlinedGraph:
         definition = b"".join(map(_serialize_node, nodes))
         return hash_variables(definition, self._function.graph.variables)
 
-    def _find_layers(self, output_names: Sequence[str], sorts: bool) -> None:
+    def _list_operations(self) -> list[Any]:
+        """Return the operations of the graph, with inferred shapes, in the order of execution."""
         tf = tensorflow()
         with tf.Graph().as_default() as graph:
             tf.graph_util.import_graph_def(self._definition, name="")
-            operations = graph.get_operations()
-            if sorts:
-                operations = _sort_operations(graph, output_names)
+        operations: list[Any] = graph.get_operations()
+        return operations
+
+    def _find_layers(self, operations: Sequence[Any], output_names: Sequence[str]) -> None:
         arguments = self._function.inputs[: len(self._input_names)]
         has_free_batch = any(tensor.shape.rank and tensor.shape[0] is None for tensor in arguments)
         sizes = self._measure_captures()
@@ -188,14 +191,14 @@ class InlinedGraph:
         }
 
 
-def _sort_operations(graph: Any, output_names: Sequence[str]) -> list[Any]:
+def _sort_operations(operations: Sequence[Any], output_names: Sequence[str]) -> list[Any]:
     """Return the operations of a graph in the order of `sort_depth_first`."""
-    operations = {operation.name: operation for operation in graph.get_operations()}
+    by_name = {operation.name: operation for operation in operations}
     names = sort_depth_first(
-        [graph.get_tensor_by_name(name).op.name for name in output_names],
-        lambda name: [tensor.op.name for tensor in operations[name].inputs],
+        [name.partition(":")[0] for name in output_names],
+        lambda name: [tensor.op.name for tensor in by_name[name].inputs],
     )
-    return [operations[name] for name in dict.fromkeys([*names, *operations])]
+    return [by_name[name] for name in dict.fromkeys([*names, *by_name])]
 
 
 def _remove_custom_gradients(definition: Any) -> None:

@@ -30,6 +30,7 @@ __all__ = [
     "list_axes_operations",
     "list_data_files",
     "read_graph",
+    "sort_nodes",
 ]
 
 Array = npt.NDArray[Any]
@@ -198,18 +199,18 @@ def infer_shapes(model: Any) -> dict[str, tuple[int | str | None, ...]]:
 
 
 def read_graph(
-    model: Any, inputs: Sequence[str], types: Mapping[str, str], sorts: bool = False
+    model: Any, nodes: Sequence[Any], inputs: Sequence[str], types: Mapping[str, str]
 ) -> OnnxGraph:
     """Read the tensors of the graph of a model that depend on its inputs.
 
     Parameters
     ----------
+    nodes
+        The operations of the graph, each after those of its inputs.
     inputs
         Names of the inputs of the graph.
     types
         Name of a tensor -> its type, such as ``"tensor(float)"``.
-    sorts
-        Whether to read the operations in the order of `sort_depth_first`.
     """
     graph = model.graph
     values = {tensor.name: tensor for tensor in graph.initializer}
@@ -220,7 +221,7 @@ def read_graph(
     records: list[GraphTensor] = []
     names: list[str] = []
     takers: dict[int, set[str]] = defaultdict(set)  # position -> quantized tensor, "" for others
-    for node in _sort_nodes(graph) if sorts else graph.node:
+    for node in nodes:
         operands = [*node.input, *_list_captured(node)]
         sources = [name for name in operands if name in numbers]
         if not sources:
@@ -288,7 +289,7 @@ def read_graph(
     return OnnxGraph(records, names, scales, outputs, ranges)
 
 
-def _sort_nodes(graph: Any) -> list[Any]:
+def sort_nodes(graph: Any) -> list[Any]:
     """Return the operations of a graph in the order of `sort_depth_first`."""
     makers = {
         name: number

@@ -42,6 +42,7 @@ from actgrid.models.onnx_graph import (
     list_axes_operations,
     list_data_files,
     read_graph,
+    sort_nodes,
 )
 from actgrid.models.quantization import Scale
 from actgrid.models.safety import raise_if_unsafe
@@ -188,10 +189,10 @@ class ONNXNetwork:
         types = {value.name: value.type for value in (*inputs, *tensors)}
         operations = list_axes_operations(model.graph, shapes)
         formats = find_data_formats(operations, shapes, images=input_names)
-        content = read_graph(model, input_names, types)
+        content = read_graph(model, model.graph.node, input_names, types)
         self._layers = find_layers(content.records)
         if have_further_calls(self._layers):
-            content = read_graph(model, input_names, types, sorts=True)
+            content = read_graph(model, sort_nodes(model.graph), input_names, types)
             self._layers = find_layers(content.records)
 
         def describe(name: str) -> _Tensor:
